@@ -1,4 +1,4 @@
-"""Everything that the parts count is told, under names that Prometheus likes, in a number of series that stays."""
+"""Everything that the parts count is reported, under names that Prometheus likes, in a number of series that stays."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CONVENTION = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 NO_BASE_UNITS = {"ms", "milliseconds", "minutes", "kilobytes", "megabytes", "percent", "mb", "kb"}
 
 
-def told(data: DataLayer, family: str, **labels: str) -> float:
+def metric(data: DataLayer, family: str, **labels: str) -> float:
     """The sum of the samples with these labels: of a histogram how often something was measured."""
     found = data.metrics.snapshot()[f"data_layer_{family}"]
     wanted = {"_count"} if found.type == "histogram" else {"_total", ""}
@@ -97,19 +97,19 @@ async def test_names_follow_the_convention(data: DataLayer) -> None:
 
 
 async def test_reads_of_the_cache_by_who_had_the_value(data: DataLayer) -> None:
-    await until(lambda: told(data, "cache_near_answering") == 1)
+    await until(lambda: metric(data, "cache_near_answering") == 1)
     await data.cache.set("key", "x" * 5000, 60)
     await data.cache.get("key")
     await data.cache.get("key")
     await data.cache.get("key")
     await data.cache.get("nothing")
-    by_result = {result: told(data, "cache_reads", result=result) for result in ("near_hit", "far_hit", "miss")}
+    by_result = {result: metric(data, "cache_reads", result=result) for result in ("near_hit", "far_hit", "miss")}
     assert by_result == {"near_hit": 2, "far_hit": 1, "miss": 1}
-    assert told(data, "cache_round_trip_seconds") >= 3
-    assert told(data, "cache_compression_saved_bytes") > 4000
-    assert told(data, "cache_near_entries") == 1
-    assert told(data, "cache_breaker_state", state="closed") == 1
-    assert told(data, "cache_breaker_state") == 1
+    assert metric(data, "cache_round_trip_seconds") >= 3
+    assert metric(data, "cache_compression_saved_bytes") > 4000
+    assert metric(data, "cache_near_entries") == 1
+    assert metric(data, "cache_breaker_state", state="closed") == 1
+    assert metric(data, "cache_breaker_state") == 1
 
 
 async def test_a_broken_cache_shows(settings: Settings) -> None:
@@ -118,26 +118,26 @@ async def test_a_broken_cache_shows(settings: Settings) -> None:
         for _ in range(10):
             with suppress(Exception):
                 await data.cache.get("key")
-        assert told(data, "cache_failures") >= 5
-        assert told(data, "cache_breaker_state", state="closed") == 0
-        assert told(data, "cache_breaker_state") == 1
+        assert metric(data, "cache_failures") >= 5
+        assert metric(data, "cache_breaker_state", state="closed") == 0
+        assert metric(data, "cache_breaker_state") == 1
 
 
 async def test_operations_of_the_storage(data: DataLayer) -> None:
-    before = told(data, "storage_operation_seconds", operation="upload")
+    before = metric(data, "storage_operation_seconds", operation="upload")
     await data.storage.upload(b"content", "a.txt", "text/plain")
     await data.storage.download("a.txt")
-    assert told(data, "storage_operation_seconds", backend="local", operation="upload") == before + 1
-    assert told(data, "storage_operation_seconds", operation="download") == 1
-    assert told(data, "storage_operation_seconds", operation="copy") == 0, "it is there before it happens"
-    assert told(data, "storage_bytes", backend="local", direction="in") == 7
-    assert told(data, "storage_bytes", direction="out") == 7
+    assert metric(data, "storage_operation_seconds", backend="local", operation="upload") == before + 1
+    assert metric(data, "storage_operation_seconds", operation="download") == 1
+    assert metric(data, "storage_operation_seconds", operation="copy") == 0, "it is there before it happens"
+    assert metric(data, "storage_bytes", backend="local", direction="in") == 7
+    assert metric(data, "storage_bytes", direction="out") == 7
     with suppress(Exception):
         await data.storage.signed_url("a.txt", expires_in=timedelta(days=365))
-    errors = told(data, "storage_errors", operation="signed_url")
+    errors = metric(data, "storage_errors", operation="signed_url")
     with pytest.raises(Exception, match=r"."):
         await data.storage.upload(b"content", "../a.txt", "text/plain")
-    assert told(data, "storage_errors") == errors + 1
+    assert metric(data, "storage_errors") == errors + 1
 
 
 async def test_the_second_storage_is_counted_too(settings: Settings, rclone_server: RcloneServer) -> None:
@@ -145,8 +145,8 @@ async def test_the_second_storage_is_counted_too(settings: Settings, rclone_serv
     async with DataLayer(settings.replaced(**update)) as data:
         second = data.files._backends.of(StorageKind.S3)
         await second.upload(b"content", "a.txt", "text/plain")
-        assert told(data, "storage_operation_seconds", backend="s3", operation="upload") == 1
-        assert told(data, "storage_bytes", backend="s3", direction="in") == 7
+        assert metric(data, "storage_operation_seconds", backend="s3", operation="upload") == 1
+        assert metric(data, "storage_bytes", backend="s3", direction="in") == 7
 
 
 async def test_sessions_by_who_answered(data: DataLayer) -> None:
@@ -158,28 +158,28 @@ async def test_sessions_by_who_answered(data: DataLayer) -> None:
     async def validate_until(result: str) -> None:
         async with asyncio.timeout(30):
             await data.sessions.validate(token)
-            while not told(data, "session_validations", result=result):
+            while not metric(data, "session_validations", result=result):
                 await asyncio.sleep(0.01)
                 await data.sessions.validate(token)
 
     await validate_until("database")
     await validate_until("near")
-    assert told(data, "session_copies") >= 1
+    assert metric(data, "session_copies") >= 1
     data.sessions._copies.near.clear()
     await validate_until("redis")
     for refused in (make_token(), "nonsense"):
         with pytest.raises(InvalidSessionError):
             await data.sessions.validate(refused)
-    assert told(data, "session_validations", result="refused") == 2
+    assert metric(data, "session_validations", result="refused") == 2
 
 
 async def test_audit_entries_by_what_became_of_them(data: DataLayer) -> None:
     data.audit.record_soon(AuditAction.USER_LOGIN, "User logged in")
-    assert told(data, "audit_entries_waiting") == 1
+    assert metric(data, "audit_entries_waiting") == 1
     await data.audit.flush()
-    assert told(data, "audit_entries", outcome="written") == 1
-    assert told(data, "audit_entries") == 1
-    assert told(data, "audit_entries_waiting") == 0
+    assert metric(data, "audit_entries", outcome="written") == 1
+    assert metric(data, "audit_entries") == 1
+    assert metric(data, "audit_entries_waiting") == 0
 
 
 async def test_statements_by_their_names(data: DataLayer) -> None:
@@ -192,14 +192,17 @@ async def test_statements_by_their_names(data: DataLayer) -> None:
     with pytest.raises(DuplicateError):
         async with data.transaction() as tx:
             tx.add(make_user(email=user.email))
-    assert told(data, "database_statement_seconds", statement="users.select") == 3
-    assert told(data, "database_statement_seconds", statement="users.insert") == 2
-    assert told(data, "database_statement_errors", statement="users.insert", code="duplicate") == 1
-    assert told(data, "database_statement_errors") == 1
+    assert metric(data, "database_statement_seconds", statement="users.select") == 3
+    assert metric(data, "database_statement_seconds", statement="users.insert") == 2
+    assert metric(data, "database_statement_errors", statement="users.insert", code="duplicate") == 1
+    assert metric(data, "database_statement_errors") == 1
+
+
+ENDS = ("committed", "rolled_back")
 
 
 async def test_transactions_by_their_end(data: DataLayer) -> None:
-    before = {outcome: told(data, "database_transactions", outcome=outcome) for outcome in ("committed", "rolled_back")}
+    before = {outcome: metric(data, "database_transactions", outcome=outcome) for outcome in ENDS}
     async with data.transaction() as tx:
         tx.add(make_user())
     with pytest.raises(ZeroDivisionError):
@@ -207,7 +210,7 @@ async def test_transactions_by_their_end(data: DataLayer) -> None:
             tx.add(make_user())
             await tx.flush()
             _ = 1 / 0
-    after = {outcome: told(data, "database_transactions", outcome=outcome) for outcome in ("committed", "rolled_back")}
+    after = {outcome: metric(data, "database_transactions", outcome=outcome) for outcome in ENDS}
     assert {outcome: after[outcome] - before[outcome] for outcome in after} == {"committed": 1, "rolled_back": 1}
 
 
@@ -221,25 +224,25 @@ async def test_the_pool_and_those_who_wait_for_it(settings: Settings) -> None:
 
         async with data.transaction() as tx:
             await tx.users.find_one(email="nobody@example.com")
-            assert told(data, "database_pool_connections", server="primary", state="in_use") == 1
-            assert told(data, "database_pool_max_connections") == 1
-            waits = told(data, "database_pool_wait_seconds")
+            assert metric(data, "database_pool_connections", server="primary", state="in_use") == 1
+            assert metric(data, "database_pool_max_connections") == 1
+            waits = metric(data, "database_pool_wait_seconds")
             waiting = asyncio.create_task(read())
-            await until(lambda: told(data, "database_pool_waiting") == 1)
+            await until(lambda: metric(data, "database_pool_waiting") == 1)
             with pytest.raises(PoolTimeoutError):
                 await waiting
-        assert told(data, "database_pool_waiting") == 0
-        assert told(data, "database_pool_timeouts") == 1
-        assert told(data, "database_pool_wait_seconds") == waits + 1
-        assert told(data, "database_pool_connections", state="in_use") == 0
+        assert metric(data, "database_pool_waiting") == 0
+        assert metric(data, "database_pool_timeouts") == 1
+        assert metric(data, "database_pool_wait_seconds") == waits + 1
+        assert metric(data, "database_pool_connections", state="in_use") == 0
 
 
 async def test_a_replica_that_is_gone_shows(settings: Settings) -> None:
     async with DataLayer(settings.replaced(db_replica_hosts="127.0.0.1:1")) as data:
-        assert told(data, "database_replica_used", server="127.0.0.1:1") == 0
+        assert metric(data, "database_replica_used", server="127.0.0.1:1") == 0
         (lag,) = data.metrics.snapshot()["data_layer_database_replica_lag_seconds"].samples.values()
         assert lag != lag, "nobody knows"  # noqa: PLR0124  (NaN)
-        assert told(data, "database_pool_max_connections", server="127.0.0.1:1") > 0
+        assert metric(data, "database_pool_max_connections", server="127.0.0.1:1") > 0
 
 
 async def test_an_application_may_declare_before_it_opens(settings: Settings) -> None:

@@ -1,4 +1,4 @@
-"""Settings of the storage: contradictions are all told at once, and only those of the backend in use."""
+"""Settings of the storage: all contradictions are reported at once, and only those of the backend in use."""
 
 from __future__ import annotations
 

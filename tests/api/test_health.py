@@ -1,4 +1,4 @@
-"""What probes are told, also while servers are silent, gone or of another version."""
+"""What probes get, also while servers are silent, gone or of another version."""
 
 from __future__ import annotations
 

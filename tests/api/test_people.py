@@ -366,7 +366,7 @@ async def test_a_forgotten_password(client: httpx.AsyncClient, data: DataLayer, 
 async def test_no_answer_tells_who_has_an_account(client: httpx.AsyncClient, data: DataLayer) -> None:
     await make_account(data)
 
-    async def told(path: str, **body: str) -> tuple[object, ...]:
+    async def answered(path: str, **body: str) -> tuple[object, ...]:
         answer = await client.post(path, json=body, headers={"x-request-id": "the-same"})
         headers = dict(answer.headers)
         del headers["ratelimit"]  # It counts the requests of the address, whatever they are.
@@ -380,7 +380,7 @@ async def test_no_answer_tells_who_has_an_account(client: httpx.AsyncClient, dat
         ("/v1/sessions", {"password": "wrong"}),
         ("/v1/tokens", {"password": "wrong"}),
     ):
-        assert await told(path, email=EMAIL, **body) == await told(path, email="nobody@example.com", **body)
+        assert await answered(path, email=EMAIL, **body) == await answered(path, email="nobody@example.com", **body)
     assert (MailKind.ADDRESS_TAKEN, EMAIL) in await kinds_of(data)
 
 

@@ -17,7 +17,7 @@ from data_layer.errors import ConfigurationError
 from data_layer.schemas.files import Attachment
 from data_layer.services import previews
 from tests.api.test_projects import PROJECTS, client_of, owner, people, refused
-from tests.api.test_variants import PAGE, VARIANTS, Clients, Story, story, tell
+from tests.api.test_variants import PAGE, VARIANTS, Clients, Story, make_story, story
 from tests.file_content import picture
 
 __all__ = ["owner", "people", "story"]
@@ -195,5 +195,5 @@ async def test_pictures_are_where_the_answer_says(data: DataLayer, people: Clien
     assert found.status_code == 307
     assert (await people["nobody"].get(found.headers["location"])).content == image
     assert refused(await owner.get(f"{VARIANTS}/{uuid4()}/thumbnail")) == (404, "not_found")
-    other = await tell(data, people["stranger"])
+    other = await make_story(data, people["stranger"])
     assert refused(await owner.get(other.path(0, "thumbnail"))) == (404, "not_found")

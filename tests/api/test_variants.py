@@ -37,7 +37,7 @@ class Story(NamedTuple):
         return "/".join((VARIANTS, self.variants[place], *rest))
 
 
-async def tell(data: DataLayer, owner: httpx.AsyncClient) -> Story:
+async def make_story(data: DataLayer, owner: httpx.AsyncClient) -> Story:
     project = (await create(owner))["id"]
     found: list[str] = []
     for codes in ((PAGE, "<b>other</b>"), (PAGE.replace("🙂", "🙃"),)):
@@ -51,7 +51,7 @@ async def tell(data: DataLayer, owner: httpx.AsyncClient) -> Story:
 
 @pytest.fixture
 async def story(data: DataLayer, owner: httpx.AsyncClient) -> Story:
-    return await tell(data, owner)
+    return await make_story(data, owner)
 
 
 async def test_a_saved_page_names_living_images(data: DataLayer, people: Clients) -> None:
@@ -260,7 +260,7 @@ async def test_nobody_else_reaches_a_variant(data: DataLayer, people: Clients, s
         ("DELETE", "/feedback", None),
         ("POST", "/copies", None),
     ]
-    mine = await tell(data, stranger)
+    mine = await make_story(data, stranger)
     path, tag = story.path(2), {"if-match": (await owner.get(story.path(2))).headers["etag"]}
     for method, rest, body in calls:
         for client in (stranger, moderator):

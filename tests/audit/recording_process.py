@@ -9,7 +9,7 @@ from pathlib import Path
 from data_layer import AuditAction, DataLayer, Settings
 
 
-def tell(what: object) -> None:
+def report(what: object) -> None:
     sys.stdout.write(f"{what}\n")
     sys.stdout.flush()
 
@@ -25,7 +25,7 @@ async def main(database_url: str, redis_url: str, spill: str, uploads: str) -> N
         db_connect_timeout=1,
     )
     async with DataLayer(settings) as data:
-        tell("open")
+        report("open")
         await asyncio.to_thread(sys.stdin.readline)
         number = 0
         while True:
@@ -33,7 +33,7 @@ async def main(database_url: str, redis_url: str, spill: str, uploads: str) -> N
                 data.audit.record_soon(AuditAction.CODE_DOWNLOAD, f"{number:06}")
                 number += 1
             await data.audit.flush()
-            tell(number)
+            report(number)
 
 
 asyncio.run(main(*sys.argv[1:]))

@@ -350,12 +350,12 @@ async def test_expired_sessions_and_tokens_are_removed_in_batches(
             ).bindparams(user=user.id)
         )
     planned = await data.maintenance.run(SYSTEM, dry_run=True)
-    told: list[tuple[str, int]] = []
+    reported: list[tuple[str, int]] = []
 
-    report = await data.maintenance.run(SYSTEM, on_progress=lambda step, count: told.append((step, count)))
+    report = await data.maintenance.run(SYSTEM, on_progress=lambda step, count: reported.append((step, count)))
 
     assert planned.sessions_removed == report.sessions_removed == 4
-    assert [count for step, count in told if step == "sessions_removed"] == [2, 4, 4]
+    assert [count for step, count in reported if step == "sessions_removed"] == [2, 4, 4]
     async with data.transaction() as tx:
         assert await tx.sessions.count() == 5
 

@@ -243,28 +243,28 @@ async def collect(pieces: AsyncIterator[bytes]) -> bytes:
 
 async def test_an_export_holds_everything_and_is_recorded(data: DataLayer, user: User) -> None:
     await fill(data, user, 2500)
-    told: list[int] = []
+    reported: list[int] = []
     admin = Actor.user(user.id, UserRole.ADMIN)
     async with data.transaction() as tx:
         (await tx.users.get(user.id)).role = UserRole.ADMIN
     wanted = AuditFilter(user_id=user.id)
 
     with request_context(ip_address="10.0.0.9"):
-        exported = await collect(data.audit.export(admin, wanted, on_progress=told.append))
+        exported = await collect(data.audit.export(admin, wanted, on_progress=reported.append))
 
     entries = [json.loads(line) for line in exported.splitlines()]
     assert len(entries) == 625
     assert entries == sorted(entries, key=lambda entry: entry["id"])
     assert set(entries[0]) == set(AuditCompliance.model_fields)
-    assert told == [625]
+    assert reported == [625]
     [record] = (
         await data.audit.list(SYSTEM, AuditFilter(actions=(AuditAction.ADMIN_DATA_EXPORT,)), view=AuditView.FULL)
     ).entries
     assert isinstance(record, AuditFull)
     assert (record.user_id, record.ip_address) == (user.id, "10.0.0.9")
     assert record.metadata["filter"]["user_id"] == str(user.id)
-    everything = await collect(data.audit.export(SYSTEM, on_progress=told.append))
-    assert told[1:] == [1000, 2000, len(everything.splitlines())]
+    everything = await collect(data.audit.export(SYSTEM, on_progress=reported.append))
+    assert reported[1:] == [1000, 2000, len(everything.splitlines())]
     [record] = (await data.audit.list(SYSTEM, AuditFilter(actions=(AuditAction.SECURITY_DATA_EXPORT,)))).entries
     assert record.is_success
 

@@ -127,7 +127,7 @@ async def test_it_is_survived(server: RedisServer, name: str) -> None:
         assert cache.process_stats().breaker is BreakerState.CLOSED
         await recovered(other)
         assert await cache.get_or_load("changed", always("new"), 600) == "new"
-        # Others are told as soon as Redis takes it from who owes it.
+        # Others learn of it as soon as Redis takes it from who owes it.
         async with asyncio.timeout(RECOVERY_LIMIT):
             while await other.get_or_load("changed", always("new"), 600) != "new":
                 await asyncio.sleep(0.05)

@@ -28,7 +28,7 @@ CALL_LIMIT = CONNECT + 2 * COMMAND + 4
 RECOVERY_LIMIT = 40
 STALE_LIMIT = 1.0
 # While a primary and its successor both take themselves for the primary, a change reaches one of them only. What was
-# told to the wrong one is told again as soon as the process that told it hears of the successor.
+# sent to the wrong one is sent again as soon as the process that sent it hears of the successor.
 STALE_LIMIT_IN_FAILOVER = 10.0
 KEYS = [f"key-{number}" for number in range(40)]
 BINARIES = [None, pytest.param("redis", marks=pytest.mark.needs_debian)]

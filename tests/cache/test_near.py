@@ -263,8 +263,8 @@ class NearMachine(RuleBasedStateMachine):
         super().__init__()
         self.near = near_copy(7000)
         self.truth: dict[bytes, int] = {}
-        self.told: dict[bytes, int] = {}
-        """The oldest version that may still be read: the newest of which the process has been told."""
+        self.known: dict[bytes, int] = {}
+        """The oldest version that may still be read: the newest that the process knows of."""
         self.messages: list[bytes] = []
         self.fetches: list[tuple[bytes, Any, int]] = []
         self.version = 0
@@ -280,7 +280,7 @@ class NearMachine(RuleBasedStateMachine):
     def hear(self) -> None:
         key = self.messages.pop(0)
         self.near.drop(key)
-        self.told[key] = max(self.told.get(key, 0), self.truth[key] if key not in self.messages else 0)
+        self.known[key] = max(self.known.get(key, 0), self.truth[key] if key not in self.messages else 0)
 
     @rule(key=KEYS)
     def begin(self, key: bytes) -> None:
@@ -302,7 +302,7 @@ class NearMachine(RuleBasedStateMachine):
     def lose_the_line(self) -> None:
         self.near.turn_off()
         self.messages.clear()
-        self.told = dict(self.truth)
+        self.known = dict(self.truth)
         self.near.turn_on()
         self.near.trusted_until = monotonic() + 1000
 
@@ -315,7 +315,7 @@ class NearMachine(RuleBasedStateMachine):
         for _ in range(2):  # The first time it is decoded.
             found = self.near.find(key, None)
         if found is not MISSING:
-            assert found["version"] >= self.told.get(key, 0)
+            assert found["version"] >= self.known.get(key, 0)
 
     @invariant()
     def it_stays_in_bounds(self) -> None:

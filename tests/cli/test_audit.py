@@ -51,8 +51,8 @@ def test_entries_are_listed_newest_first_in_pages(trail: Commands) -> None:
     first = trail("audit", "list", "--limit", "4", "--json").json
     rest = trail("audit", "list", "--limit", "4", "--cursor", first["next_cursor"], "--json").json
 
-    told = [entry["description"] for entry in (*first["entries"], *rest["entries"])]
-    assert told == ["=1+1", *(f"Login {number} failed" for number in (4, 3, 2, 1, 0))]
+    shown = [entry["description"] for entry in (*first["entries"], *rest["entries"])]
+    assert shown == ["=1+1", *(f"Login {number} failed" for number in (4, 3, 2, 1, 0))]
     assert rest["next_cursor"] is None
     assert "ip_address" not in trail("audit", "list", "--view", "secure", "--json").json["entries"][0]
 

@@ -165,7 +165,7 @@ def test_ctrl_c_ends_the_waiting_for_another_migration(command_on_nothing: Comma
             output, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert output == ""
-    assert errors == "", "the waiting is told once, and an interruption is no error"
+    assert errors == "", "the waiting is reported once, and an interruption is not an error"
 
 
 @pytest.mark.slow

@@ -156,9 +156,9 @@ def test_the_doctor_says_all_in_a_narrow_terminal(seeded: Commands, monkeypatch:
     findings = seeded("doctor", "--json", code=None).json["findings"]
     monkeypatch.setattr(console, "_width", 20)
     shown = "".join(seeded("doctor", code=None).output.split())
-    told = [finding for finding in findings if finding["advice"] is not None]
-    assert told
-    for finding in told:
+    advised = [finding for finding in findings if finding["advice"] is not None]
+    assert advised
+    for finding in advised:
         assert f"{finding['part']}.{finding['check']}:" in shown
         assert "".join(finding["advice"].split()) in shown
 

@@ -1,4 +1,4 @@
-"""An observer that remembers what it was told. It has no tests."""
+"""An observer that remembers what it was called with. It has no tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The server refuses us: each reason is told by an error of its own, which says what to do and never the password."""
+"""The server refuses us: each reason has its own error, which says what to do and never the password."""
 
 from __future__ import annotations
 

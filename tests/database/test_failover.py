@@ -39,7 +39,7 @@ def settings_of(pair: Pair, base: Settings, folder: Path, form: str = "DATABASE_
 
 
 class Writers:
-    """Tasks that save users one after the other, and what they were told of each."""
+    """Tasks that save users one after the other, and how each ended."""
 
     def __init__(self, data: DataLayer) -> None:
         self.acknowledged: list[str] = []

@@ -112,8 +112,8 @@ class TestStatements:
             async with data.transaction() as tx:
                 await tx.execute(update(User).values(id=make_user().id, email="x"))
                 await tx.execute(text("INSERT INTO users SELECT * FROM users"))
-        told = [(names, error) for names, _, error in recorder.round_trips if error]
-        assert told == [(("users.insert",), DuplicateError.code), (("unnamed",), DuplicateError.code)]
+        failed = [(names, error) for names, _, error in recorder.round_trips if error]
+        assert failed == [(("users.insert",), DuplicateError.code), (("unnamed",), DuplicateError.code)]
 
     async def test_a_cancelled_statement_is_told_as_such(self, data: DataLayer, recorder: Recorder) -> None:
         with pytest.raises(TimeoutError):

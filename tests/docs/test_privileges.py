@@ -1,4 +1,4 @@
-"""The rights that the site tells to give are enough for everything, and for no more than it says."""
+"""The rights that the site says to grant are enough for everything, and for no more than it says."""
 
 from __future__ import annotations
 

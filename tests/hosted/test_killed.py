@@ -18,7 +18,7 @@ from tests.service.support import NO_AUTHORITIES, Service, free_port
 
 from .fakes import ORIGIN, PUBLIC_URL, SECRET, BackEnd, Clerk, Page, data_url
 from .roads import Road, database_url, road_to_database
-from .test_stories import LIMIT, Told, check, raw_request, story
+from .test_stories import LIMIT, Variant, check, raw_request, story
 
 CALLER = "127.0.0.2"
 
@@ -33,18 +33,18 @@ async def _post_when_it_listens(back_end: BackEnd, body: object) -> httpx.Respon
 
 
 async def _send_until_killed(
-    back_end: BackEnd, told: list[Told], road: Road, service: Service, size: int
+    back_end: BackEnd, variants: list[Variant], road: Road, service: Service, size: int
 ) -> dict[str, set[str]]:
     """What was answered until then, by group and index."""
     ids: dict[str, set[str]] = {}
 
-    async def send(each: Told) -> None:
+    async def send(each: Variant) -> None:
         body = back_end.stored(each.group, each.index, each.messages, each.code, **each.more)
         answer = await back_end.post("/generations/store", body)
         ids[f"{each.group}-{each.index}"] = {answer.json()["generation_id"]}
 
     road.after(size, service.process.kill)
-    failures = await asyncio.gather(*map(send, told), return_exceptions=True)
+    failures = await asyncio.gather(*map(send, variants), return_exceptions=True)
     assert all(failure is None or isinstance(failure, httpx.TransportError) for failure in failures)
     return ids
 
@@ -76,7 +76,7 @@ async def test_killed_while_pages_are_stored(settings: Settings, clerk: Clerk, t
     url = settings.database.database_url
     assert url is not None
     images = [data_url(1)]
-    told = story(images)
+    variants = story(images)
     async with DataLayer(settings) as straight, road_to_database(url.get_secret_value()) as road:
         await empty_tables(straight)
         await straight.cache.flush()
@@ -90,17 +90,17 @@ async def test_killed_while_pages_are_stored(settings: Settings, clerk: Clerk, t
                 user_id = UUID(back_end.user_id)
                 await straight.usage.set_budget(SYSTEM, user_id, LIMIT)
                 assert (await page.call("POST", "/credits/has_credits"))["status"] == "subscriber_has_credits"
-                ids = await _send_until_killed(back_end, told, road, service, size)
+                ids = await _send_until_killed(back_end, variants, road, service, size)
             answered = sum(map(len, ids.values()))
-            assert answered < len(told), "it was killed before all of it was there"
+            assert answered < len(variants), "it was killed before all of it was there"
             with Service(tmp_path, "start", port=port, **environment) as service:
-                for each in told:
+                for each in variants:
                     body = back_end.stored(each.group, each.index, each.messages, each.code, **each.more)
                     answer = await _post_when_it_listens(back_end, body)
                     assert answer.status_code == 200, answer.text
                     ids.setdefault(f"{each.group}-{each.index}", set()).add(answer.json()["generation_id"])
                 await asyncio.to_thread(service.end)
-        await check(straight, user_id, told, images, ids)
+        await check(straight, user_id, variants, images, ids)
 
 
 @pytest.mark.slow

@@ -43,7 +43,7 @@ SYSTEM_MESSAGE = {"role": "system", "content": "You are …"}
 
 
 @dataclass
-class Told:
+class Variant:
     """One variant that the back end stores."""
 
     group: str
@@ -57,7 +57,7 @@ class Told:
         return await back_end.store(self.group, self.index, self.messages, self.code, **self.more)
 
 
-def story(images: list[str], **more: Any) -> list[Told]:
+def story(images: list[str], **more: Any) -> list[Variant]:
     """A request with four variants, edits of two of them, an edit of an edit, and the same request once more."""
 
     def edit(base: int) -> dict[str, Any]:
@@ -72,21 +72,21 @@ def story(images: list[str], **more: Any) -> list[Told]:
     red = [*create, file_of(first[3]), {"role": "user", "content": "Red"}]
     bluer = [*blue, file_of(page_code("blue 1")), {"role": "user", "content": "Bluer"}]
 
-    def told(group: str, index: int, messages: Any, code: str, seconds: int, *parent: Any) -> Told:
+    def variant(group: str, index: int, messages: Any, code: str, seconds: int, *parent: Any) -> Variant:
         info = {"other_info": edit(parent[1])} if parent else {}
-        return Told(group, index, messages, code, parent or None, {"duration": seconds, **info, **more})
+        return Variant(group, index, messages, code, parent or None, {"duration": seconds, **info, **more})
 
     return [
-        *(told("first", index + 1, create, code, 90) for index, code in enumerate(first)),
-        *(told("blue", index + 1, blue, page_code(f"blue {index}"), 60, "first", 1) for index in range(2)),
-        told("red", 1, red, page_code("red"), 50, "first", 3),
-        told("bluer", 1, bluer, page_code("bluer"), 40, "blue", 1),
-        *(told("again", index + 1, create, page_code(f"again {index}"), 30) for index in range(2)),
+        *(variant("first", index + 1, create, code, 90) for index, code in enumerate(first)),
+        *(variant("blue", index + 1, blue, page_code(f"blue {index}"), 60, "first", 1) for index in range(2)),
+        variant("red", 1, red, page_code("red"), 50, "first", 3),
+        variant("bluer", 1, bluer, page_code("bluer"), 40, "blue", 1),
+        *(variant("again", index + 1, create, page_code(f"again {index}"), 30) for index in range(2)),
     ]
 
 
 async def check(
-    data: DataLayer, user_id: UUID, wanted: Iterable[Told], images: list[str], ids: dict[str, set[str]]
+    data: DataLayer, user_id: UUID, wanted: Iterable[Variant], images: list[str], ids: dict[str, set[str]]
 ) -> None:
     """The tree, the bytes, the ledger, the budget and the audit trail."""
     wanted = list(wanted)
@@ -187,10 +187,10 @@ async def _client(data: DataLayer) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-async def send_all(back_ends: list[BackEnd], told: list[Told], seed: int) -> dict[str, set[str]]:
+async def send_all(back_ends: list[BackEnd], variants: list[Variant], seed: int) -> dict[str, set[str]]:
     """Everything twice, in any order, at once, through either process; the ids by group and index."""
     choose = random.Random(seed)
-    order = choose.sample([*told, *told], 2 * len(told))
+    order = choose.sample([*variants, *variants], 2 * len(variants))
     answers = await asyncio.gather(*(each.send(choose.choice(back_ends)) for each in order))
     ids: dict[str, set[str]] = {}
     for each, answer in zip(order, answers, strict=True):
@@ -204,7 +204,7 @@ async def send_all(back_ends: list[BackEnd], told: list[Told], seed: int) -> dic
 async def test_a_story_ends_well(world: World, monkeypatch: pytest.MonkeyPatch, trouble: str) -> None:
     back_ends = await world.begin()
     images = [data_url(1), data_url(2)]
-    told = story(images)
+    variants = story(images)
     match trouble:
         case "slow":
             world.database.pause, world.redis.pause = 0.01, 0.02
@@ -217,8 +217,8 @@ async def test_a_story_ends_well(world: World, monkeypatch: pytest.MonkeyPatch, 
             world.redis.close()
         case _:
             pass
-    ids = await send_all(back_ends, told, seed=len(trouble))
-    await check(world.straight, world.user_id, told, images, ids)
+    ids = await send_all(back_ends, variants, seed=len(trouble))
+    await check(world.straight, world.user_id, variants, images, ids)
 
 
 def _slowly(upload: Callable[..., Any]) -> Callable[..., Any]:
@@ -245,10 +245,10 @@ async def test_four_large_bodies_at_once_and_nothing_of_them_stays_in_memory(
         return await upload(*given, **named)
 
     monkeypatch.setattr(world.both[0].storage, "upload", fail_once)
-    told = story([data_url(1)], video_data_url=video, input_mode="video")[:4]
-    answers = await asyncio.gather(*(each.send(back_ends[0]) for each in told))
-    ids = {f"{each.group}-{each.index}": {answer} for each, answer in zip(told, answers, strict=True)}
-    await check(world.straight, world.user_id, told, [data_url(1), video], ids)
+    variants = story([data_url(1)], video_data_url=video, input_mode="video")[:4]
+    answers = await asyncio.gather(*(each.send(back_ends[0]) for each in variants))
+    ids = {f"{each.group}-{each.index}": {answer} for each, answer in zip(variants, answers, strict=True)}
+    await check(world.straight, world.user_id, variants, [data_url(1), video], ids)
     assert not failures
     gc.collect()
     assert not [each for each in gc.get_objects() if isinstance(each, Medium)]
@@ -257,7 +257,7 @@ async def test_four_large_bodies_at_once_and_nothing_of_them_stays_in_memory(
 async def test_calls_that_are_held_let_go_of_their_images(world: World) -> None:
     [back_end, _] = await world.begin()
     images = [data_url(1)]
-    [told, *_] = story(images)
+    [variant, *_] = story(images)
     saved = asyncio.Event()
     save = world.both[0].files.save
 
@@ -268,7 +268,7 @@ async def test_calls_that_are_held_let_go_of_their_images(world: World) -> None:
         return file
 
     world.both[0].files.save = save_and_cut  # type: ignore[method-assign]
-    call = asyncio.create_task(told.send(back_end))
+    call = asyncio.create_task(variant.send(back_end))
     await saved.wait()
     await world.database.refused.wait()
     gc.collect()
@@ -276,7 +276,7 @@ async def test_calls_that_are_held_let_go_of_their_images(world: World) -> None:
     assert not call.done()
     world.database.open()
     answer = await call
-    await check(world.straight, world.user_id, [told], images, {"first-1": {answer}})
+    await check(world.straight, world.user_id, [variant], images, {"first-1": {answer}})
 
 
 async def test_files_that_are_deleted_meanwhile_are_not_named(world: World) -> None:
@@ -290,8 +290,8 @@ async def test_files_that_are_deleted_meanwhile_are_not_named(world: World) -> N
         return await receive(actor, received, **named)
 
     data.generations.receive = delete_one_first  # type: ignore[method-assign]
-    [told, *_] = story([data_url(1), data_url(2)])
-    await told.send(back_end)
+    [variant, *_] = story([data_url(1), data_url(2)])
+    await variant.send(back_end)
     owner = Actor.user(world.user_id, (await data.accounts.list(SYSTEM))[0].role)
     [shown] = (await data.generations.shown(owner)).generations
     inputs = (await data.generations.open(owner, shown.id)).inputs
@@ -322,14 +322,16 @@ async def test_four_variants_need_few_round_trips(world: World, kind: str) -> No
     images = [data_url(1), data_url(2)]
     first = story(images)
     if kind == "create":
-        told = first[:4]
+        variants = first[:4]
     else:
         known = first[:4] if kind == "update" else []
         for each in known:
             await each.send(back_end)
-        told = [replace(first[4], group="blue", index=index + 1, code=page_code(f"blue {index}")) for index in range(4)]
+        variants = [
+            replace(first[4], group="blue", index=index + 1, code=page_code(f"blue {index}")) for index in range(4)
+        ]
     before = world.database.round_trips
-    await asyncio.gather(*(each.send(back_end) for each in told))
+    await asyncio.gather(*(each.send(back_end) for each in variants))
     assert world.database.round_trips - before <= 20
 
 
@@ -337,22 +339,22 @@ async def test_a_page_that_cannot_be_stored_refuses_no_other(world: World) -> No
     """Though it is among those that are stored together."""
     [back_end, _] = await world.begin()
     images = [data_url(1)]
-    told = story(images)[:4]
-    bodies = [back_end.stored(each.group, each.index, each.messages, each.code, **each.more) for each in told]
+    variants = story(images)[:4]
+    bodies = [back_end.stored(each.group, each.index, each.messages, each.code, **each.more) for each in variants]
     bodies[2]["completion"] = "x" * (MAXIMUM_CODE + 1)
     answers = await asyncio.gather(*(back_end.post(STORE, body) for body in bodies))
     assert [answer.status_code for answer in answers] == [200, 200, 422, 200], answers[2].text
-    kept = [each for each, answer in zip(told, answers, strict=True) if answer.is_success]
+    kept = [each for each, answer in zip(variants, answers, strict=True) if answer.is_success]
     ids = {
         f"{each.group}-{each.index}": {answer.json()["generation_id"]}
-        for each, answer in zip(told, answers, strict=True)
+        for each, answer in zip(variants, answers, strict=True)
         if answer.is_success
     }
     await check(world.straight, world.user_id, kept, images, ids)
 
 
-def raw_request(back_end: BackEnd, told: Told) -> bytes:
-    body = dumps(back_end.stored(told.group, told.index, told.messages, told.code, **told.more))
+def raw_request(back_end: BackEnd, variant: Variant) -> bytes:
+    body = dumps(back_end.stored(variant.group, variant.index, variant.messages, variant.code, **variant.more))
     head = [f"POST {STORE} HTTP/1.1", "host: x", f"content-length: {len(body)}", "connection: close"]
     head += [f"{name}: {value}" for name, value in back_end.headers.items()]
     return "\r\n".join([*head, "", ""]).encode() + body
@@ -360,11 +362,11 @@ def raw_request(back_end: BackEnd, told: Told) -> bytes:
 
 async def test_the_caller_gives_up(world: World) -> None:
     [back_end, _] = await world.begin()
-    [told, *_] = story([])
+    [variant, *_] = story([])
     async with served(world) as (_, port):
         world.database.close()
         _, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(raw_request(back_end, told))
+        writer.write(raw_request(back_end, variant))
         await writer.drain()
         await world.database.refused.wait()
         writer.transport.abort()
@@ -372,7 +374,7 @@ async def test_the_caller_gives_up(world: World) -> None:
         world.database.open()
         # The server ends only after the call.
     [entry] = await world.straight.usage.entries(SYSTEM, user_id=world.user_id)
-    await check(world.straight, world.user_id, [told], [], {"first-1": {str(entry.code_id)}})
+    await check(world.straight, world.user_id, [variant], [], {"first-1": {str(entry.code_id)}})
 
 
 @pytest.mark.parametrize("is_whole", [True, False], ids=["all of it", "half of it"])
@@ -380,8 +382,8 @@ async def test_the_connection_is_lost_before_the_first_answer(world: World, *, i
     """The page is stored, or nothing of it; the same once more has one id."""
     [back_end, _] = await world.begin()
     images = [data_url(1)]
-    [told, *_] = story(images)
-    request = raw_request(back_end, told)
+    [variant, *_] = story(images)
+    request = raw_request(back_end, variant)
     async with served(world) as (_, port):
         _, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(request if is_whole else request[:-1])
@@ -390,9 +392,9 @@ async def test_the_connection_is_lost_before_the_first_answer(world: World, *, i
         await writer.wait_closed()
     stored = await world.straight.usage.entries(SYSTEM, user_id=world.user_id)
     assert len(stored) == is_whole
-    answers = {await told.send(back_end) for _ in range(2)}
+    answers = {await variant.send(back_end) for _ in range(2)}
     assert answers >= {str(entry.code_id) for entry in stored}
-    await check(world.straight, world.user_id, [told], images, {"first-1": answers})
+    await check(world.straight, world.user_id, [variant], images, {"first-1": answers})
 
 
 @pytest.mark.slow
@@ -401,7 +403,7 @@ async def test_servers_that_are_really_slow(world: World, trouble: str) -> None:
     """Each packet takes a fifth of a second, or nothing passes for three seconds: every page is stored, and once."""
     back_ends = await world.begin()
     images = [data_url(1)]
-    told = story(images)[:4]  # All at once, as a request sends them.
+    variants = story(images)[:4]  # All at once, as a request sends them.
     roads = (world.database, world.redis)
     if trouble == "slow":
         for road in roads:
@@ -411,20 +413,20 @@ async def test_servers_that_are_really_slow(world: World, trouble: str) -> None:
         world.database.after(20_000, lambda: asyncio.get_running_loop().call_later(3, world.database.thaw))
         world.redis.after(2_000, world.redis.freeze)
         world.redis.after(2_000, lambda: asyncio.get_running_loop().call_later(3, world.redis.thaw))
-    ids = await send_all(back_ends, told, seed=1)
+    ids = await send_all(back_ends, variants, seed=1)
     for road in roads:
         road.pause = 0
         road.thaw()
-    await check(world.straight, world.user_id, told, images, ids)
+    await check(world.straight, world.user_id, variants, images, ids)
 
 
 async def test_the_process_ends(world: World) -> None:
     [back_end, _] = await world.begin()
-    [told, *_] = story([])
+    [variant, *_] = story([])
     async with served(world) as (server, port):
         world.database.close()
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(raw_request(back_end, told))
+        writer.write(raw_request(back_end, variant))
         await world.database.refused.wait()
         closing = asyncio.create_task(server.close())
         world.database.refused.clear()
@@ -437,18 +439,18 @@ async def test_the_process_ends(world: World) -> None:
     assert answer.startswith(b"HTTP/1.1 200")
     [entry] = await world.straight.usage.entries(SYSTEM, user_id=world.user_id)
     assert str(entry.code_id).encode() in answer
-    await check(world.straight, world.user_id, [told], [], {"first-1": {str(entry.code_id)}})
+    await check(world.straight, world.user_id, [variant], [], {"first-1": {str(entry.code_id)}})
 
 
 async def test_calls_wait_while_the_process_starts(world: World) -> None:
     await world.begin()
-    [told, *_] = story([])
+    [variant, *_] = story([])
     lifecycle = LifecycleMiddleware(HELD_SECONDS)
     transport = httpx.ASGITransport(lifecycle)
     async with httpx.AsyncClient(transport=transport, base_url=PUBLIC_URL) as client:
         back_end = BackEnd(client, str(world.user_id))
         page = Page(client, world.clerk, "user_ann")
-        call = asyncio.create_task(told.send(back_end))
+        call = asyncio.create_task(variant.send(back_end))
         asked = asyncio.create_task(page.call("POST", "/credits/has_credits"))
         refused = await client.get("/generations/view")
         assert (refused.status_code, refused.json()["code"]) == (503, "starting"), "whose caller repeats it"
@@ -456,7 +458,7 @@ async def test_calls_wait_while_the_process_starts(world: World) -> None:
         lifecycle.open(whole_application(world.both[0]))
         answer = await call
         assert (await asked)["status"] == "subscriber_has_credits"
-    await check(world.straight, world.user_id, [told], [], {"first-1": {answer}})
+    await check(world.straight, world.user_id, [variant], [], {"first-1": {answer}})
 
 
 async def test_calls_are_refused_when_their_time_is_over_and_when_the_start_fails() -> None:

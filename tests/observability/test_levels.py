@@ -31,9 +31,9 @@ async def test_a_running_process_takes_changes_over_and_forgets_them(tmp_path: P
         assert not driver.isEnabledFor(logging.WARNING)
         file.remove()
         await until(lambda: not cache.isEnabledFor(logging.DEBUG) and driver.isEnabledFor(logging.WARNING))
-    told = [(event["event"], event["name"], event.get("to")) for event in events(stream)]
-    assert told[0] == ("log_level_changed", "data_layer", "debug")
-    assert ("log_level_restored", "data_layer.cache", None) in told
+    logged = [(event["event"], event["name"], event.get("to")) for event in events(stream)]
+    assert logged[0] == ("log_level_changed", "data_layer", "debug")
+    assert ("log_level_restored", "data_layer.cache", None) in logged
 
 
 async def test_a_process_that_starts_later_takes_them_over_and_they_end_by_themselves(tmp_path: Path) -> None:

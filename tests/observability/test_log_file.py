@@ -137,11 +137,11 @@ def test_a_full_disk_is_told_and_disturbs_nobody(tmp_path: Path, monkeypatch: py
         log.info("during")
     disk.is_full = False
     log.info("after")
-    told = events(stream)
-    assert [event["event"] for event in told] == [
+    logged = events(stream)
+    assert [event["event"] for event in logged] == [
         *("before", "during", "log_file_write_failed", "during", "during", "after", "log_file_lines_lost")
     ]
-    assert told[-1]["lines"] == 4, "the three, and the event that tells of the first"
+    assert logged[-1]["lines"] == 4, "the three, and the event that tells of the first"
     first, torn, *rest = path.read_text().splitlines()
     assert json.loads(first)["event"] == "before"
     assert len(torn) == 5

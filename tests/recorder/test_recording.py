@@ -54,9 +54,9 @@ async def test_everything_of_a_create_is_recorded_and_passes_unchanged(served: R
     assert file.file_name == f"{image['sha256']}.png"
     assert full.inputs["options"]["codeGenerationModel"] == "claude-4-5-sonnet"
     events = [each async for each in served.data.generations.follow(actor, generation.id)]
-    told = [(each.variant, each.kind, each.payload) for each in events if isinstance(each, StreamedEvent)]
-    assert (2, "thinking", {"value": "Let me see.", "eventId": "think-2"}) in told
-    assert any(kind == "toolStart" and variant == 0 for variant, kind, _ in told)
+    recorded = [(each.variant, each.kind, each.payload) for each in events if isinstance(each, StreamedEvent)]
+    assert (2, "thinking", {"value": "Let me see.", "eventId": "think-2"}) in recorded
+    assert any(kind == "toolStart" and variant == 0 for variant, kind, _ in recorded)
 
 
 async def test_no_secret_is_stored_or_logged(

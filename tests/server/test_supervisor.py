@@ -166,13 +166,13 @@ async def test_a_worker_that_hangs_is_replaced_and_one_that_answers_stays(
 
 async def test_without_a_limit_nobody_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words: list[str] = []
-    tell = worker.Worker.tell
+    send = worker.Worker.send
 
     def listen_in(self: worker.Worker, word: str) -> None:
         words.append(word)
-        tell(self, word)
+        send(self, word)
 
-    monkeypatch.setattr(worker.Worker, "tell", listen_in)
+    monkeypatch.setattr(worker.Worker, "send", listen_in)
     async with supervised(tmp_path, "serves", "hangs", worker_timeout=0) as running:
         await running.until_ready()
         await _send_until(running, 0, signal.SIGUSR1)
@@ -273,7 +273,7 @@ async def test_a_worker_that_starts_too_late_is_asked_to_stop(tmp_path: Path, mo
         started = await start(*arguments, **more)
         if arguments[1] == 1:
             running_now[0].stop.ask()
-            await asyncio.sleep(0.3)  # In which everybody who is known has been told.
+            await asyncio.sleep(0.3)  # Within which everybody who is known has got it.
         return started
 
     monkeypatch.setattr(worker.Worker, "start", start_and_ask)

@@ -1,4 +1,4 @@
-"""What Prometheus is told by a service that runs, and that the dashboard and the alerts ask for nothing else."""
+"""What Prometheus gets from a service that runs, and that the dashboard and the alerts ask for nothing else."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def scrape(service: Service) -> Scrape:
 
 
 @pytest.fixture(scope="module")
-def told(running: Service) -> Scrape:
-    """What it tells after it has loaded examples, looked after its parts, and served some requests."""
+def scraped(running: Service) -> Scrape:
+    """What it reports after it has loaded examples, looked after its parts, and served some requests."""
     for path in ("/health", "/readyz", "/nothing", "/v1/files/a.png", "/openapi.json"):
         running.get(path)
     return scrape(running)
@@ -83,27 +83,27 @@ def rules() -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
-def test_every_metric_that_is_asked_for_is_told(told: Scrape) -> None:
+def test_every_metric_that_is_asked_for_is_reported(scraped: Scrape) -> None:
     asked = {(where, name) for where, expression in expressions() for name in METRIC.findall(expression)}
     assert len(asked) > 60
-    assert {(where, name) for where, name in asked if name not in told.names} == set()
+    assert {(where, name) for where, name in asked if name not in scraped.names} == set()
 
 
 def family_of(name: str) -> str:
     return re.sub(r"_(total|bucket|count|sum|info)$", "", name)
 
 
-def test_every_metric_of_ours_is_shown(told: Scrape) -> None:
+def test_every_metric_of_ours_is_shown(scraped: Scrape) -> None:
     """One that nobody looks at need not be counted."""
     shown = {family_of(name) for _, expression in expressions() for name in METRIC.findall(expression)}
-    assert {family_of(name) for name in told.names if name.startswith("data_layer_")} <= shown
+    assert {family_of(name) for name in scraped.names if name.startswith("data_layer_")} <= shown
 
 
-def test_every_series_that_is_asked_for_is_told(told: Scrape) -> None:
+def test_every_series_that_is_asked_for_is_reported(scraped: Scrape) -> None:
     wrong = []
     for where, expression in expressions():
         for name, matchers in SELECTOR.findall(expression):
-            known = told.labels.get(name, {})
+            known = scraped.labels.get(name, {})
             for label, operator, value in MATCHER.findall(matchers):
                 if label in FROM_PROMETHEUS or name in SEEN_LATER:
                     continue
@@ -112,12 +112,12 @@ def test_every_series_that_is_asked_for_is_told(told: Scrape) -> None:
     assert not wrong, "\n".join(wrong)
 
 
-def test_work_of_the_service_is_in_it(told: Scrape) -> None:
-    statements = told.labels["data_layer_database_statement_seconds_count"]["statement"]
+def test_work_of_the_service_is_in_it(scraped: Scrape) -> None:
+    statements = scraped.labels["data_layer_database_statement_seconds_count"]["statement"]
     assert {"health.probe", "schema.revisions", "transaction.commit"} <= statements
-    assert {"/health", "/v1/files/{key}", "unmatched"} <= told.labels["data_layer_http_requests_total"]["route"]
-    families = {family_of(name) for name in told.sampled}
-    assert {family_of(name) for name in told.names} - families == {family_of(name) for name in SEEN_LATER}
+    assert {"/health", "/v1/files/{key}", "unmatched"} <= scraped.labels["data_layer_http_requests_total"]["route"]
+    families = {family_of(name) for name in scraped.sampled}
+    assert {family_of(name) for name in scraped.names} - families == {family_of(name) for name in SEEN_LATER}
 
 
 def test_every_alert_says_what_it_means_and_what_to_do() -> None:

@@ -166,7 +166,7 @@ def test_while_no_worker_is_ready_the_supervisor_answers(
         assert workers_of(service) == []
 
 
-def told(service: Service, name: str, *labels: str) -> float:
+def metric(service: Service, name: str, *labels: str) -> float:
     """The sum of the samples with this name and these labels at METRICS_PORT."""
     text = service.get_metrics().text
     lines = (line.rsplit(" ", 1) for line in text.splitlines() if line.startswith((f"{name} ", f"{name}{{")))
@@ -176,16 +176,16 @@ def told(service: Service, name: str, *labels: str) -> float:
 def test_metrics_are_those_of_all_workers_and_never_fall(service: Service) -> None:
     requests, ready = "data_layer_http_requests_total", 'route="/livez"'
     victim, _ = both(service)
-    assert wait_for(lambda: told(service, "data_layer_workers") == 2, LONG)
-    assert told(service, "data_layer_workers_wanted") == 2
-    assert told(service, "data_layer_database_pool_max_connections") == 5, "the shares together are the whole"
-    before = told(service, requests, ready)
+    assert wait_for(lambda: metric(service, "data_layer_workers") == 2, LONG)
+    assert metric(service, "data_layer_workers_wanted") == 2
+    assert metric(service, "data_layer_database_pool_max_connections") == 5, "the shares together are the whole"
+    before = metric(service, requests, ready)
     for _ in range(20):
         assert service.get("/livez").status_code == 200
-    assert told(service, requests, ready) == before + 20
+    assert metric(service, requests, ready) == before + 20
     os.kill(victim, signal.SIGKILL)
     while victim in workers_of(service) or len(both(service)) < 2:
-        assert told(service, requests, ready) == before + 20
-    assert wait_for(lambda: told(service, "data_layer_workers") == 2, LONG)
+        assert metric(service, requests, ready) == before + 20
+    assert wait_for(lambda: metric(service, "data_layer_workers") == 2, LONG)
     assert service.get("/livez").status_code == 200
-    assert told(service, requests, ready) == before + 21
+    assert metric(service, requests, ready) == before + 21

@@ -52,10 +52,10 @@ async def example(data: DataLayer, entry: dict[str, Any]) -> Project:
 
 
 async def test_everything_in_the_catalog_is_loaded_once(data: DataLayer) -> None:
-    told: list[str] = []
-    report = await data.seed.load(told.append)
+    reported: list[str] = []
+    report = await data.seed.load(reported.append)
     assert report.model_dump() == COUNTS == await counts(data)
-    assert sorted(told) == sorted(project["name"] for project in PROJECTS)
+    assert sorted(reported) == sorted(project["name"] for project in PROJECTS)
     assert await data.seed.load() == await data.seed.load_once() == NOTHING
     assert await counts(data) == COUNTS
 
@@ -88,20 +88,20 @@ async def test_what_was_loaded(data: DataLayer) -> None:
 
 async def the_newest_page_of_each_project_can_be_replayed(data: DataLayer) -> None:
     for entry in PROJECTS:
-        project, told = await example(data, entry), entry["codes"][-1]
+        project, reported = await example(data, entry), entry["codes"][-1]
         owner = Actor.user(project.user_id, UserRole.USER)
         async with data.transaction() as tx:
             newest = await tx.codes.find_one(
-                project_id=project.id, version=told["generation"], variant_index=told["variant_index"]
+                project_id=project.id, version=reported["generation"], variant_index=reported["variant_index"]
             )
         assert newest is not None
         replay = await data.generations.replay(owner, newest.id)
         first, *_, last = replay.events
-        assert (first.kind, first.payload["value"], first.at) == ("thinking", told["thoughts"], 0)
+        assert (first.kind, first.payload["value"], first.at) == ("thinking", reported["thoughts"], 0)
         assert (last.kind, last.at) == ("assistant", replay.steps[-1].at)
         assert len(replay.steps) > 1
-        assert replay.steps[-1].length == len(code_of(told))
-        seconds = told["generation_time_seconds"]
+        assert replay.steps[-1].length == len(code_of(reported))
+        seconds = reported["generation_time_seconds"]
         assert 0.9 * seconds <= replay.steps[-1].at / 1000 <= seconds
 
 
@@ -131,9 +131,9 @@ async def codes_and_files_are_read_back_byte_for_byte(data: DataLayer) -> None:
 
 
 async def test_somebody_can_log_in_and_nobody_else(data: DataLayer) -> None:
-    told: list[tuple[str, str]] = []
-    await data.seed.load(on_login=lambda email, password: told.append((email, password)))
-    [(email, password)] = told
+    reported: list[tuple[str, str]] = []
+    await data.seed.load(on_login=lambda email, password: reported.append((email, password)))
+    [(email, password)] = reported
     session = await data.accounts.log_in(email, password)
     person = await data.accounts.find(SYSTEM, email)
     assert session.session.user_id == person.id

@@ -38,7 +38,7 @@ async def chunked(content: bytes) -> AsyncIterator[bytes]:
 
 
 async def write(folder: Path, acknowledgements: int, first: int) -> None:
-    """Overwrite every key for ever, and tell of each upload that has returned."""
+    """Overwrite every key for ever, and report each upload that has returned."""
     storage = LocalStorage(folder, max_file_size=10_000_000)
     await storage.initialize()
 

@@ -1,4 +1,4 @@
-"""A process that streams a large file in and out, and tells by how many MiB it grew.
+"""A process that streams a large file in and out, and reports by how many MiB it grew.
 
 ``python -m tests.storage.streaming_process --mebibytes 1024`` does it on every backend, with servers of its own.
 """

@@ -295,10 +295,10 @@ class AzureMachine(IdentityServer):
             )
         url = f"{self._azurite.address}{path}?{'&'.join(filter(None, [query, self._sas]))}"
         answer = httpx.request(method, url, headers=kept, content=body)
-        told = {
+        headers = {
             name: answer.headers[name] for name in answer.headers if name in ANSWER_HEADERS or name.startswith("x-ms")
         }
-        return answer.status_code, told, b"" if method == "HEAD" else answer.content
+        return answer.status_code, headers, b"" if method == "HEAD" else answer.content
 
 
 class TestAzure:

@@ -51,7 +51,7 @@ class Faults:
     def faults(self) -> list[tuple[str, str, Callable[[float], Awaitable[None]]]]:
         """Each one: its name, what is broken, and how."""
         faults: list[tuple[str, str, Callable[[float], Awaitable[None]]]] = [
-            ("PostgreSQL restarted, its clients told", POSTGRESQL, self._stop_fast),
+            ("PostgreSQL restarted, its clients disconnected", POSTGRESQL, self._stop_fast),
             ("PostgreSQL crashed and recovered", POSTGRESQL, self._stop_at_once),
             ("a backend of PostgreSQL killed", POSTGRESQL, self._kill_backend),
             ("Redis killed and back, empty", REDIS, self._kill_redis),

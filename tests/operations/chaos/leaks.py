@@ -1,4 +1,4 @@
-"""Whether anybody keeps what it should have let go: the replicas tell, the servers are asked."""
+"""Whether anybody keeps what it should have let go: the replicas report, the servers are asked."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Leaks:
 
 
 def _own_leaks(report: Event) -> list[str]:
-    """What a replica that rests tells of itself. Its sockets are counted at the servers, its threads when it closed."""
+    """What a resting replica reports of itself. Its sockets are counted at the servers, its threads when it closed."""
     facts, name = report.facts, report.process
     found = [
         f"{name} at rest has {what}"
@@ -83,7 +83,7 @@ def _own_leaks(report: Event) -> list[str]:
     if facts["in_use"]:
         found.append(f"{name} at rest uses {facts['in_use']} connections")
     if facts["pending"]:
-        found.append(f"{name} at rest has still to tell Redis of {facts['pending']} keys")
+        found.append(f"{name} at rest has still to inform Redis of {facts['pending']} keys")
     if facts["audit"]["lost"] or facts["audit"]["rejected"]:
         found.append(f"{name} lost audit entries: {facts['audit']}")
     return found

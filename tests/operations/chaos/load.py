@@ -31,7 +31,7 @@ def key_of(project: UUID) -> str:
 
 
 def page_of(code_id: str) -> str:
-    """The code of a version, which can be told from its id."""
+    """The code of a version, which follows from its id."""
     return f"<html><body>{hashlib.sha256(code_id.encode()).hexdigest() * 20}</body></html>"
 
 
@@ -52,7 +52,7 @@ class Rows:
 
 @dataclass
 class Known:
-    """What some replica was told is there, to be used by all of them: the newest only."""
+    """What some replica has confirmed, to be used by all of them: the newest only."""
 
     sessions: dict[str, str] = field(default_factory=dict)
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -71,7 +71,7 @@ class Known:
 
 
 class Load:
-    """Workers that go on until they are told to stop, whatever fails."""
+    """Workers that go on until they have to stop, whatever fails."""
 
     def __init__(self, data: DataLayer, rows: Rows, journals: Path, journal: Journal) -> None:
         self._data = data
@@ -115,7 +115,7 @@ class Load:
         self._known.learn(self._reader.more())
 
     async def save(self) -> None:
-        """A version of the code with its audit entry. Half of them tell the cache, which needs a COMMIT of its own."""
+        """A version of the code with its audit entry. Half invalidate the cache, which needs a separate COMMIT."""
         number = self._chance.randrange(len(self._rows.projects))
         project, owner = self._rows.projects[number]
         is_cached = number in self._rows.cached

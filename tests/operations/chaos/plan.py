@@ -72,7 +72,7 @@ class Plan:
         once. An operation has two transactions at most when the first one fails.
 
         Redis: a command waits for a connection (REDIS_CONNECT_TIMEOUT) and twice REDIS_COMMAND_TIMEOUT; it is repeated
-        once. A change tells it twice, before and after the commit.
+        once. A change informs it twice, before and after the commit.
 
         The storage: a request waits STORAGE_CONNECT_TIMEOUT and STORAGE_TIMEOUT, once more than STORAGE_RETRIES, with
         pauses of up to 0.1, 0.2, 0.4 … five seconds between.

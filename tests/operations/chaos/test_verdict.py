@@ -79,7 +79,7 @@ def version(kind: str, number: int | None, began: float, process: str = "a") -> 
     "events",
     [
         [version("save", 1, 10), version("read", 0, 10.9, "b"), version("read", 1, 11.2, "b"), version("get", None, 9)],
-        [version("save", 1, 101), version("read", 0, 104.9, "b")],  # Redis has not been told yet.
+        [version("save", 1, 101), version("read", 0, 104.9, "b")],  # Redis does not know yet.
     ],
 )
 def test_reads_that_are_new_enough(events: list[Event]) -> None:

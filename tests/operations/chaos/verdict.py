@@ -1,4 +1,4 @@
-"""The checker: what the replicas were told, against what is there, and against what the data layer promises."""
+"""The checker: what the replicas answered, against what is there, and against what the data layer promises."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ SAVES = frozenset({"save", "save at once"})
 READS = frozenset({"read", "get", "fresh", "database"})
 _REVOKED_EVERYWHERE = 2.0
 """Seconds after which nobody accepts a session that was ended (``services.sessions.watermark``)."""
-_TOLD_AFTER_OUTAGE = 4.0
-"""Seconds after Redis is back until all have told it what they changed meanwhile: ARCHITECTURE, "One cached read"."""
+_INFORMED_AFTER_OUTAGE = 4.0
+"""Seconds after Redis is back until all have delivered their invalidations to it: ARCHITECTURE, "One cached read"."""
 _FAMILIES = {"DatabaseError": POSTGRESQL, "CacheError": REDIS, "StorageError": STORAGE}
 _NEEDS = {
     POSTGRESQL: SAVES | READS - {"get"} | {"begin", "validate", "revoke", "upload", "download", "delete"},
@@ -58,9 +58,9 @@ def check_reads(events: Iterable[Event], faults: Sequence[Fault]) -> list[str]:
     """No read is older than the cache promises.
 
     A change is seen by its own process at once, by others after a second; after Redis was away, when its process has
-    told Redis, for which each tries anew every two seconds. ``fresh`` reads and those past the cache see it at once.
+    informed Redis, which each tries again every two seconds. ``fresh`` reads and those past the cache see it at once.
     """
-    told = [(fault.began, fault.returned + _TOLD_AFTER_OUTAGE) for fault in faults if fault.server == REDIS]
+    stale = [(fault.began, fault.returned + _INFORMED_AFTER_OUTAGE) for fault in faults if fault.server == REDIS]
     usual, after_outage = [], []
     for event in events:
         version = event.facts.get("version")
@@ -69,9 +69,9 @@ def check_reads(events: Iterable[Event], faults: Sequence[Fault]) -> list[str]:
         kind = "write" if event.kind == "save" else event.kind
         noted = history.Event(event.process, kind, event.facts["row"], version, event.began, event.ended)
         after_outage.append(noted)
-        if kind == "write" or not any(began <= event.began <= end for began, end in told):
+        if kind == "write" or not any(began <= event.began <= end for began, end in stale):
             usual.append(noted)
-    return [*history.check(usual).violations, *history.check(after_outage, _TOLD_AFTER_OUTAGE).violations]
+    return [*history.check(usual).violations, *history.check(after_outage, _INFORMED_AFTER_OUTAGE).violations]
 
 
 def check_sessions(events: Iterable[Event], truth: Truth) -> list[str]:

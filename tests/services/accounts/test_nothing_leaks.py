@@ -27,13 +27,13 @@ async def test_after_a_long_story(data: DataLayer, settings: Settings) -> None:
     talkative = settings.replaced(db_logging=True, log_level="debug")
     with LogLines() as log, coming_from(HOME, "Browser/1"):
         async with DataLayer(talkative) as talking:
-            tokens = await tell(talking)
+            tokens = await do_everything(talking)
         assert await places_of(data, [FIRST, SECOND, THIRD, WRONG, TYPO, *tokens], log.lines) == []
-    told = "\n".join(log.lines)
-    assert all(event in told for event in ("login_failed", "login_delayed", "password_replaced", "UPDATE users"))
+    logged = "\n".join(log.lines)
+    assert all(event in logged for event in ("login_failed", "login_delayed", "password_replaced", "UPDATE users"))
 
 
-async def tell(data: DataLayer) -> list[str]:
+async def do_everything(data: DataLayer) -> list[str]:
     accounts = data.accounts
     registered = await accounts.register(email="ann@example.com", password=FIRST, first_name="Ann", last_name="Other")
     second_try = await accounts.request_registration(

@@ -33,7 +33,7 @@ USEFUL = timedelta(seconds=-1)  # So that nothing is too young to be cleaned up.
 
 
 async def save_for_ever(settings: Settings, owner_id: UUID, seed: int, acknowledgements: int) -> None:
-    """Save, save again, send directly and delete, in several tasks; tell of each call that has returned."""
+    """Save, save again, send directly and delete, in several tasks; report each call that has returned."""
     async with DataLayer(settings) as data:
 
         async def work(number: int) -> None:
@@ -43,11 +43,11 @@ async def save_for_ever(settings: Settings, owner_id: UUID, seed: int, acknowled
                 page = PAGE * chance.randrange(1, 4)
                 content = page if chance.random() < 0.3 else picture(size=(240, 160), color=color)
                 file = await (direct if chance.random() < 0.3 else save)(content)
-                tell("saved", file)
+                report("saved", file)
                 if chance.random() < 0.5:
-                    tell("deleting", file)
+                    report("deleting", file)
                     await data.files.delete(file, owner_id=owner_id)
-                    tell("deleted", file)
+                    report("deleted", file)
 
         async def save(content: bytes) -> UUID:
             return (await data.files.save(content, owner_id=owner_id)).id
@@ -59,17 +59,17 @@ async def save_for_ever(settings: Settings, owner_id: UUID, seed: int, acknowled
             await data.storage.upload(content, key, content_type)
             return (await data.files.complete_upload(upload.id, owner_id=owner_id)).id
 
-        def tell(what: str, file: UUID) -> None:
+        def report(what: str, file: UUID) -> None:
             os.write(acknowledgements, f"{what} {file}\n".encode())
 
         os.write(acknowledgements, b"ready -\n")
         await asyncio.gather(*(work(number) for number in range(4)))
 
 
-async def look(settings: Settings, told: dict[str, str], results: int) -> None:
+async def look(settings: Settings, reported: dict[str, str], results: int) -> None:
     """What was saved is there, whole; what was deleted is not; and what is over can be cleaned up."""
     async with DataLayer(settings) as data:
-        for file, last in told.items():
+        for file, last in reported.items():
             try:
                 view = await data.files.stat(UUID(file), owner_id=ANY_OWNER)
             except NotFoundError:
@@ -99,7 +99,7 @@ async def look(settings: Settings, told: dict[str, str], results: int) -> None:
 
 
 def kill_one(settings: Settings, owner_id: UUID, seed: int) -> list[list[str]]:
-    """Start a process, kill it at a random moment; what it told until then."""
+    """Start a process, kill it at a random moment; what it reported until then."""
     reading, writing = os.pipe()
     # Embedded servers end with the process, and with them what it has sent.
     given = settings.database.database_url
@@ -120,9 +120,9 @@ def kill_one(settings: Settings, owner_id: UUID, seed: int) -> list[list[str]]:
         return [line.split() for line in [*seen[1:], *lines] if line]
 
 
-def examine(settings: Settings, told: dict[str, str]) -> dict[str, int]:
+def examine(settings: Settings, reported: dict[str, str]) -> dict[str, int]:
     reading, writing = os.pipe()
-    process = forked(lambda: look(settings, told, writing))
+    process = forked(lambda: look(settings, reported, writing))
     os.close(writing)
     with os.fdopen(reading) as results:
         found = results.read()
@@ -143,20 +143,20 @@ def run(settings: Settings, rounds: int, each: int) -> dict[str, int]:
     settings = settings.replaced(allowed_file_types=("image/png", "text/html"), image_thumbnail_sizes=(64,))
     with asyncio.Runner() as runner:
         owner_id = runner.run(prepare(settings))
-    told: dict[str, str] = {}
+    reported: dict[str, str] = {}
     sums = {"rounds": rounds, "saved": 0, "deleted": 0, "rounds_with_leftovers": 0}
     for number in range(rounds):
         for what, file in kill_one(settings, owner_id, number):
-            told[file] = what
+            reported[file] = what
             sums["saved"] += what == "saved"
             sums["deleted"] += what == "deleted"
         if number % each == each - 1 or number == rounds - 1:
-            found = examine(settings, told)
+            found = examine(settings, reported)
             left = {name: found[name] for name in ("orphans", "pending", "half_deleted", "unreferenced")}
             sums["rounds_with_leftovers"] += any(left.values())
             for name, value in left.items():
                 sums[name] = sums.get(name, 0) + value
-            told = {file: last for file, last in told.items() if last == "saved"}
+            reported = {file: last for file, last in reported.items() if last == "saved"}
     return sums
 
 

@@ -136,12 +136,12 @@ async def test_cleaning_up_says_first_what_it_would_do(data: DataLayer, owner: U
     too_young = await data.file_maintenance.cleanup(SYSTEM, apply=True)
     assert (too_young.unreferenced, too_young.orphans) == (0, 0)
     assert await keys(data) == before
-    told: list[tuple[str, int]] = []
+    reported: list[tuple[str, int]] = []
     done = await data.file_maintenance.cleanup(
-        SYSTEM, apply=True, older_than=NOW, on_progress=lambda what, count: told.append((what, count))
+        SYSTEM, apply=True, older_than=NOW, on_progress=lambda what, count: reported.append((what, count))
     )
     assert (done.applied, done.unreferenced, done.orphans) == (True, 1, 1)
-    assert ("orphans", 1) in told
+    assert ("orphans", 1) in reported
     assert await keys(data) == ["of-the-application"]
     assert await rows(data) == (0, 0)
     again = await data.file_maintenance.cleanup(SYSTEM, apply=True, older_than=NOW)

@@ -158,7 +158,7 @@ async def test_the_stream_comes_back_by_itself(pair: tuple[DataLayer, DataLayer]
 
 
 async def test_a_database_that_stops_and_starts(short_folder: Path, redis: RedisServer) -> None:
-    """While it is away nobody can tell, which is no refusal; afterwards everybody is still logged in."""
+    """While it is away nothing is known, which is not a refusal; afterwards everybody is still logged in."""
     with PostgresqlServer() as server:
         from data_layer import Settings
 
@@ -192,25 +192,25 @@ async def test_many_changes_under_an_open_transaction_are_read_once(
     data: DataLayer, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody reads them again and again until the older transaction ends."""
-    told: list[int] = []
+    received: list[int] = []
 
     async def read(listener: Listener, known: str | None) -> ChangeBatch:
         reading = await read_changes(listener, known)
-        told.append(-1 if reading.changes is None else len(reading.changes))
+        received.append(-1 if reading.changes is None else len(reading.changes))
         return reading
 
     monkeypatch.setattr(change_stream, "read_changes", read)
     async with DataLayer(settings) as process, data.transaction() as old:
         await old.execute(text("CREATE TEMPORARY TABLE open_for_long () ON COMMIT DROP"))
         process.sessions.changes.start()
-        await until(lambda: 0 in told)
-        told.clear()
+        await until(lambda: 0 in received)
+        received.clear()
         many = text("INSERT INTO session_changes (session_id) SELECT gen_random_uuid() FROM generate_series(1, 100000)")
         await asyncio.create_task(_execute(data, many))
-        await until(lambda: -1 in told)
-        place = told.index(-1)
-        await until(lambda: len(told) >= place + 4)
-        assert told[place + 1 : place + 4] == [0, 0, 0]
+        await until(lambda: -1 in received)
+        place = received.index(-1)
+        await until(lambda: len(received) >= place + 4)
+        assert received[place + 1 : place + 4] == [0, 0, 0]
         new = await process.sessions.create(await asyncio.create_task(new_user(data)))
         assert await process.sessions.validate(token_of(new))
 

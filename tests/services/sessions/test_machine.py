@@ -4,7 +4,7 @@ The model knows when each session may be accepted. What every process answers mu
 
 - a session that is in force is accepted, always and everywhere: nobody is logged out by mistake;
 - one that has ended, been revoked, or whose user was suspended, is refused by everybody from two seconds later on;
-- an answer never tells a role that the user lost more than two seconds ago.
+- an answer never shows a role that the user lost more than two seconds ago.
 """
 
 from __future__ import annotations
@@ -405,7 +405,7 @@ def test_a_process_that_hears_nothing_asks_again_in_time(stage: Stage) -> None:
     """The shortest story about the bound: no notification, no reading of the journal, only time."""
     world = stage.world
 
-    async def tell() -> None:
+    async def act() -> None:
         process = await start_process(world, stage.redis.url)
         new = await process.sessions.create(await world.new_user())
         token = new.token.get_secret_value()
@@ -421,14 +421,14 @@ def test_a_process_that_hears_nothing_asks_again_in_time(stage: Stage) -> None:
             await process.sessions.validate(token)
         await process.stop()
 
-    stage.runner.run(tell())
+    stage.runner.run(act())
 
 
 def test_use_shortly_before_the_end_counts_everywhere_at_once(stage: Stage) -> None:
     """Activity is written in batches, and yet no other process may find the session expired meanwhile."""
     world = stage.world
 
-    async def tell() -> None:
+    async def act() -> None:
         one, other = [await start_process(world, stage.redis.url) for _ in range(2)]
         new = await one.sessions.create(await world.new_user())
         token = new.token.get_secret_value()
@@ -445,4 +445,4 @@ def test_use_shortly_before_the_end_counts_everywhere_at_once(stage: Stage) -> N
             await other.sessions.validate(token)
         await other.stop()
 
-    stage.runner.run(tell())
+    stage.runner.run(act())

@@ -15,14 +15,14 @@ async def test_after_a_long_story(data: DataLayer, settings: Settings) -> None:
     talkative = settings.replaced(db_logging=True, log_level="debug")
     with LogLines() as log:
         async with DataLayer(talkative) as talking:
-            secrets, texts = await tell(talking)
+            secrets, texts = await do_everything(talking)
         assert await places_of(data, secrets, [*log.lines, *texts]) == []
     assert any("refresh_tokens" in line for line in log.lines), "the log is talkative"
     keys = [key async for key in data.cache.keys("session-copy:*")]
     assert keys, "there were copies in Redis"
 
 
-async def tell(data: DataLayer) -> tuple[list[str], list[str]]:
+async def do_everything(data: DataLayer) -> tuple[list[str], list[str]]:
     user = await new_user(data)
     sessions = [await data.sessions.create(user) for _ in range(3)]
     texts = [repr(sessions), str(sessions[0]), sessions[0].model_dump_json()]

@@ -1,7 +1,7 @@
 """Which copies may be believed: proved against a model of a database whose transactions commit in any order.
 
 The model keeps, for each session, the transactions that changed it. A copy is right when it holds every change that was
-committed more than the lease ago. ``Watermark`` must never vouch for another one, whatever it was told and when.
+committed more than the lease ago. ``Watermark`` must never vouch for another one, whatever it learned and when.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ class ModelDatabase:
         for transaction in sorted(self.committed):
             if before and not before.sees(transaction):
                 changes[self.committed[transaction][0]] = transaction
-        told = changes if len(changes) <= most else None
-        return ChangeBatch(self.server, 0.0, str(now), now.oldest, now.next_one, told)
+        batch = changes if len(changes) <= most else None
+        return ChangeBatch(self.server, 0.0, str(now), now.oldest, now.next_one, batch)
 
 
 @dataclass(frozen=True)
