@@ -87,6 +87,15 @@ class Stage:
             else:
                 await self.say("variantError", index, f"variant {index} failed")
 
+    async def complete_after(self, pause: asyncio.Event) -> None:
+        """``<p>half</p>`` as the only variant, with a pause in the middle of it."""
+        await self.say("variantCount", 0, "1")
+        await self.say("setCode", 0, "<p>ha")
+        await pause.wait()
+        for end in range(5, 12):
+            await self.say("setCode", 0, "<p>half</p>"[:end])
+        await self.say("variantComplete", 0)
+
     async def fail(self, text: str) -> None:
         await self.say("error", None, text)
         await self._websocket.close(4332)

@@ -158,16 +158,7 @@ async def test_a_lost_page_leaves_the_application_running_and_it_can_be_followed
     served: Recorded, backend: Backend
 ) -> None:
     goes_on = asyncio.Event()
-
-    async def play(stage: Stage) -> None:
-        await stage.say("variantCount", 0, "1")
-        await stage.say("setCode", 0, "<p>ha")
-        await goes_on.wait()
-        for end in range(5, 12):
-            await stage.say("setCode", 0, "<p>half</p>"[:end])
-        await stage.say("variantComplete", 0)
-
-    backend.play = play
+    backend.play = lambda stage: stage.complete_after(goes_on)
     async with served.connect() as websocket:
         await websocket.send(json.dumps(request()))
         async for message in messages(websocket):

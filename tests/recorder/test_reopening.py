@@ -17,7 +17,7 @@ from data_layer import DataLayer
 from data_layer.schemas.projects import ProjectDraft
 from tests.needs_debian import find_program
 
-from .backend import PNG, Backend, Stage, edit, request
+from .backend import PNG, Backend, edit, request
 from .conftest import messages, serving, until, variants_of
 
 pytestmark = pytest.mark.needs_debian
@@ -150,15 +150,7 @@ async def test_a_page_that_was_lost_gets_its_first_version_when_it_is_done(
     data: DataLayer, backend: Backend, tmp_path: Path
 ) -> None:
     goes_on = asyncio.Event()
-
-    async def play(stage: Stage) -> None:
-        await stage.say("variantCount", 0, "1")
-        await stage.say("setCode", 0, "<p>ha")
-        await goes_on.wait()
-        await stage.say("setCode", 0, "<p>half</p>")
-        await stage.say("variantComplete", 0)
-
-    backend.play = play
+    backend.play = lambda stage: stage.complete_after(goes_on)
     async with serving(data, backend, frontend=build_page(tmp_path / "dist")) as served, browser_page() as page:
         async with served.connect() as websocket:
             await websocket.send(json.dumps(request()))
