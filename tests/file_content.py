@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,6 +25,11 @@ def picture(
     image = Image.new("RGB", size, color)
     image.paste((10, 20, 30), (0, 0, max(1, size[0] // 10), max(1, size[1] // 10)))
     return encoded(image, image_format, **options)
+
+
+def noise(width: int, height: int) -> bytes:
+    """A picture that cannot be compressed: three bytes for each of its points."""
+    return encoded(Image.frombytes("RGB", (width, height), os.urandom(3 * width * height)), "PNG")
 
 
 def animation(image_format: str, frames: int = 3, size: tuple[int, int] = (60, 40)) -> bytes:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import trustme
+
+from data_layer import Settings
+from data_layer.layer.doctor import examine as examine_service
 
 from .support import Examine
 
@@ -89,3 +93,14 @@ def test_files(examine: Examine, tmp_path: Path) -> None:
     (tmp_path / "past.pem").write_text("nothing")
     examine(DB_SSL_CA=str(tmp_path / "past.pem")).says("settings.files", "failed", "holds no certificate")
     examine(DB_SSL_CA=str(tmp_path / "none.pem")).says("settings.values", "failed", "there is no readable file")
+
+
+async def test_who_cannot_hear_more_ends_the_examination(migrated: Settings) -> None:
+    def fail(_: object) -> None:
+        raise ZeroDivisionError
+
+    before = asyncio.all_tasks()
+    # Its traceback keeps everything that it was doing.
+    with pytest.raises(ZeroDivisionError) as examining:
+        await examine_service(migrated, fail)
+    assert all(task.cancelling() for task in asyncio.all_tasks() - before), examining

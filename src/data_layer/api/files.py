@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import StreamingResponse
 from starlette.requests import ClientDisconnect
 
 from data_layer.api.response_headers import described_headers
@@ -19,6 +18,7 @@ from data_layer.services.files import SHOWN_INLINE
 from data_layer.services.files.backends import PUBLIC_PATH
 from data_layer.services.files.serving import FileServer, LocalFileServer, ServedFile
 from data_layer.web.conditions import Conditions, UnsatisfiableRangeError, accepts_gzip, parse_range
+from data_layer.web.downloads import GeneratedResponse
 
 if TYPE_CHECKING:
     from data_layer.layer import DataLayer
@@ -125,7 +125,7 @@ def _answer(server: FileServer, file: ServedFile, request: Request) -> Response:
     if decoded:
         if request.method == "HEAD":
             return Response(headers=headers)
-        return StreamingResponse(server.read(file, start=0, end=file.size, decoded=True), headers=headers)
+        return GeneratedResponse(server.read(file, start=0, end=file.size, decoded=True), headers=headers)
     headers["accept-ranges"] = "bytes"
     status, start, end = 200, 0, file.size
     if request.method == "GET" and conditions.allows_range(etag, file.created_at):
@@ -139,7 +139,9 @@ def _answer(server: FileServer, file: ServedFile, request: Request) -> Response:
     headers["content-length"] = str(end - start)
     if request.method == "HEAD":
         return Response(status_code=status, headers=headers)
-    return StreamingResponse(server.read(file, start=start, end=end, decoded=False), status, headers)
+    return GeneratedResponse(
+        server.read(file, start=start, end=end, decoded=False), status_code=status, headers=headers
+    )
 
 
 def _headers(file: ServedFile, etag: str, *, decoded: bool) -> dict[str, str]:

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 
 import orjson
-from fastapi.responses import StreamingResponse
 
 from data_layer.api.routes import Call
 from data_layer.errors import DataLayerError
 from data_layer.schemas.base import Value
-from data_layer.web.downloads import continued
+from data_layer.web.downloads import GeneratedResponse
 from data_layer.web.errors import problem_of
 from data_layer.web.progress import HEADERS, Running
 
 Work = Callable[[Callable[[int], None]], Awaitable[Value]]
 
 
-async def progress_of(call: Call, work: Work) -> StreamingResponse:
+async def progress_of(call: Call, work: Work) -> GeneratedResponse:
     """Answer with how far the work is, and its report. A client that leaves ends it.
 
     What fails at once, such as work that the caller may not do, is an answer of its own.
@@ -29,10 +28,10 @@ async def progress_of(call: Call, work: Work) -> StreamingResponse:
     """
     lines = _lines(call, work)
     first = await anext(lines)
-    return StreamingResponse(continued(first, lines), media_type="application/x-ndjson", headers=HEADERS)
+    return GeneratedResponse(lines, first=first, media_type="application/x-ndjson", headers=HEADERS)
 
 
-async def _lines(call: Call, work: Work) -> AsyncIterator[bytes]:
+async def _lines(call: Call, work: Work) -> AsyncGenerator[bytes]:
     seen = 0
 
     def note(number: int) -> None:

@@ -5,12 +5,12 @@ To others a project is like a missing one. Moderators read it with ``reason``, w
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import Path, Query, Response
-from fastapi.responses import RedirectResponse, StreamingResponse
+from fastapi.responses import RedirectResponse
 from pydantic import Field, StrictBool, StringConstraints
 
 from data_layer.api.request_models import Body, Reason
@@ -32,6 +32,7 @@ from data_layer.schemas.projects import (
 )
 from data_layer.schemas.search import SearchPage
 from data_layer.web.conditions import Conditions, require_revision, revision_tag
+from data_layer.web.downloads import GeneratedResponse
 
 _PIECE = 64 * 1024
 _Cursor = Annotated[str, StringConstraints(max_length=4096)]
@@ -276,10 +277,10 @@ async def tree(
         answer = Response(headers=headers, media_type="application/json")
         del answer.headers["content-length"]  # Nobody knows it.
         return answer
-    return StreamingResponse(_encoded(opened), headers=headers, media_type="application/json")
+    return GeneratedResponse(_encoded(opened), headers=headers, media_type="application/json")
 
 
-async def _encoded(opened: OpenedTree) -> AsyncIterator[bytes]:
+async def _encoded(opened: OpenedTree) -> AsyncGenerator[bytes]:
     """The tree as JSON, in pieces that are worth being sent."""
     parts = [b'{"project":', opened.project.model_dump_json().encode(), b',"generations":[']
     size, separator = 0, b""

@@ -23,7 +23,6 @@ from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
 from fastapi import HTTPException, Request, Response
-from fastapi.responses import StreamingResponse
 from fastapi.routing import APIRoute
 from starlette.routing import Match
 from starlette.types import Message, Receive, Scope
@@ -42,7 +41,7 @@ from data_layer.web.authentication import Caller, People, authenticate, people_o
 from data_layer.web.compression import decompressed
 from data_layer.web.deadlines import Deadline, patience_until, seconds_for, within
 from data_layer.web.direct import DirectHandler, Handle
-from data_layer.web.downloads import only_head
+from data_layer.web.downloads import GeneratedResponse
 from data_layer.web.errors import described
 from data_layer.web.middleware import add_to_answer
 from data_layer.web.rate_limits import admit
@@ -238,8 +237,8 @@ class ServiceRoute(APIRoute):
         # What people see of themselves stays out of every cache, unless the handler says otherwise.
         if not any(name == b"cache-control" for name, _ in response.raw_headers):
             response.raw_headers.append(_NEVER_STORED)
-        if request.method == "HEAD" and isinstance(response, StreamingResponse):
-            await only_head(response)
+        if request.method == "HEAD" and isinstance(response, GeneratedResponse):
+            await response.leave_out_body()
         return response
 
     async def _handle(self, request: Request, handle: Handle, deadline: Deadline) -> Response:

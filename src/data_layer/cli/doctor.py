@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -58,10 +59,11 @@ async def _examine(examined: ExaminedSettings, time_limit: float, *, as_json: bo
     findings: list[Finding] = []
     async with open_doctor(examined, time_limit=time_limit) as doctor:
         lines = None if as_json else _Lines(doctor)
-        async for finding in doctor.findings():
-            findings.append(finding)
-            if lines is not None:
-                lines.show(finding)
+        async with aclosing(doctor.findings()) as found:
+            async for finding in found:
+                findings.append(finding)
+                if lines is not None:
+                    lines.show(finding)
         if lines is not None:
             lines.show_skipped()
     return Examination.of(findings, version=__version__, time_limit=time_limit)

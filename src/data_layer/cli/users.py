@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 from uuid import UUID
@@ -183,8 +184,9 @@ def export(
         account = await data.accounts.find(SYSTEM, user)
         target = output or Path(f"export-{account.id}.zip")
         with new_file(target, replaces=force) as file:
-            async for piece in data.personal_data.export(SYSTEM, account.id):
-                file.write(piece)
+            async with aclosing(data.personal_data.export(SYSTEM, account.id)) as pieces:
+                async for piece in pieces:
+                    file.write(piece)
         return target
 
     target = run_with_data(work, as_json=as_json)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 from uuid import UUID
@@ -123,7 +123,7 @@ async def read_events(chunks: AsyncIterator[bytes]) -> AsyncIterator[ServerSentE
 
 async def follow(
     transport: Transport, path: str, after: str | None, reason: str | None
-) -> AsyncIterator[FollowedEvent]:
+) -> AsyncGenerator[FollowedEvent]:
     """Follow a generation to its end.
 
     A connection that breaks or falls silent is made again, with the position of the last event, so that nothing is

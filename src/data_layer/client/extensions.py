@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import mimetypes
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -34,10 +35,11 @@ class GenerationStreams(Resource):
 
     def follow(
         self, generation_id: UUID | str, *, after: str | None = None, reason: str | None = None
-    ) -> AsyncIterator[FollowedEvent]:
+    ) -> AsyncGenerator[FollowedEvent]:
         """Follow a generation to its end, from its beginning or from the position of an event.
 
-        It resumes by itself when a connection breaks, at whichever process answers.
+        It resumes by itself when a connection breaks, at whichever process answers. Close it (``contextlib.aclosing``)
+        if you stop earlier: it holds a connection.
         """
         return follow(self.transport, f"/v1/generations/{path_value(generation_id)}/events", after, reason)
 
@@ -76,9 +78,10 @@ class DirectUploads(Resource):
         headers = {**target.headers, "Content-Length": str(size)}
         while True:
             try:
-                response = await self.transport.http.request(
-                    target.method, target.url, content=pieces(file), headers=headers
-                )
+                async with aclosing(pieces(file)) as content:
+                    response = await self.transport.http.request(
+                        target.method, target.url, content=content, headers=headers
+                    )
                 status = response.status_code
                 if status < _FIRST_REDIRECT:
                     return

@@ -6,8 +6,8 @@ import hashlib
 import json
 import mimetypes
 from asyncio import to_thread
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -67,13 +67,14 @@ class Measured:
 async def measure(file: File) -> Measured:
     """Read a file once."""
     digest, size = hashlib.sha256(), 0
-    async for piece in pieces(file):
-        digest.update(piece)
-        size += len(piece)
+    async with aclosing(pieces(file)) as content:
+        async for piece in content:
+            digest.update(piece)
+            size += len(piece)
     return Measured(size, digest.hexdigest())
 
 
-async def pieces(file: File) -> AsyncIterator[bytes]:
+async def pieces(file: File) -> AsyncGenerator[bytes]:
     """The content of a file, read in threads."""
     with FormPart.opened(file) as part:
         content = part.content if part is not None else b""

@@ -14,7 +14,7 @@ again does nothing again. Without a session the person logs in first and comes b
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -23,7 +23,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import RedirectResponse, StreamingResponse
+from fastapi.responses import RedirectResponse
 from fastapi.routing import APIRoute
 from markupsafe import Markup
 
@@ -40,7 +40,7 @@ from data_layer.services.permissions import Permission, is_allowed
 from data_layer.web.authentication import Caller, authenticate, people_of, refuse_other_sites
 from data_layer.web.bodies import read_body
 from data_layer.web.deadlines import Deadline, seconds_for
-from data_layer.web.downloads import continued
+from data_layer.web.downloads import GeneratedResponse
 from data_layer.web.errors import failure_headers, problem_of
 from data_layer.web.progress import HEADERS, Running
 from data_layer.web.rate_limits import admit
@@ -168,9 +168,9 @@ class PageCall(Request):
         before, after = content.split(_PROGRESS.encode())
         pieces = self._while_working(before, work, report, after)
         first = await anext(pieces)
-        return StreamingResponse(continued(first, pieces), media_type="text/html; charset=utf-8", headers=HEADERS)
+        return GeneratedResponse(pieces, first=first, media_type="text/html; charset=utf-8", headers=HEADERS)
 
-    async def _while_working(self, before: bytes, work: Work[Any], report: str, after: bytes) -> AsyncIterator[bytes]:
+    async def _while_working(self, before: bytes, work: Work[Any], report: str, after: bytes) -> AsyncGenerator[bytes]:
         step: dict[str, object] = {"what": "", "number": 0}
         running = Running(lambda: work(lambda what, number: step.update(what=what, number=number)), "console")
         has_begun = False

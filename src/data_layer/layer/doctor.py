@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 
 from data_layer.config import ExaminedSettings, Settings
 from data_layer.database.address import DatabaseAddress, database_address
@@ -66,8 +66,11 @@ async def open_doctor(examined: ExaminedSettings, *, time_limit: float) -> Async
 async def examine(settings: Settings, on_finding: Callable[[Finding], None]) -> tuple[Finding, ...]:
     """Have the doctor look at what runs with these settings; each finding is passed on as soon as it is known."""
     found = []
-    async with open_doctor(ExaminedSettings(settings), time_limit=_SERVICE_SECONDS) as doctor:
-        async for finding in doctor.findings():
+    async with (
+        open_doctor(ExaminedSettings(settings), time_limit=_SERVICE_SECONDS) as doctor,
+        aclosing(doctor.findings()) as findings,
+    ):
+        async for finding in findings:
             on_finding(finding)
             found.append(finding)
     return tuple(found)

@@ -12,7 +12,7 @@ from collections.abc import (
     Coroutine,
     Iterator,
 )
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import replace
 from functools import wraps
 from pathlib import Path
@@ -118,8 +118,9 @@ class _CountedStorage:
 
     async def list(self, *arguments: Any, **options: Any) -> AsyncGenerator[ListedFile]:
         with self._counters.measured("list"):
-            async for file in self._storage.list(*arguments, **options):
-                yield file
+            async with aclosing(self._storage.list(*arguments, **options)) as files:
+                async for file in files:
+                    yield file
 
     def _measured(self, name: str, method: Callable[..., Coroutine[Any, Any, Any]]) -> Callable[..., Any]:
         @wraps(method)

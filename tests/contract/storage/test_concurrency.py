@@ -6,10 +6,12 @@ import asyncio
 import hashlib
 import itertools
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
+from data_layer.errors import StorageError
 from data_layer.storage import StorageBackend
 
 from .helpers import CHANCE, MEBIBYTE, keys, stream
@@ -25,6 +27,15 @@ async def test_an_open_file_is_not_disturbed(storage: StorageBackend) -> None:
         rest = b"".join([chunk async for chunk in file.chunks])
     assert first + rest == old
     assert (file.information.size, file.information.metadata) == (len(old), {"version": "1"})
+
+
+async def test_reading_ends_with_the_block(storage: StorageBackend) -> None:
+    """Whoever keeps the chunks does not keep a connection with them."""
+    await storage.upload(CHANCE.randbytes(3 * MEBIBYTE), "a", "image/png")
+    async with storage.open("a") as file:
+        assert await anext(file.chunks)
+    with suppress(StorageError):
+        assert await anext(file.chunks, None) is None
 
 
 @pytest.mark.parametrize("before", [True, False], ids=["over an old file", "for a new key"])

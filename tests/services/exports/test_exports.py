@@ -18,7 +18,6 @@ from uuid import UUID
 
 import httpx
 import pytest
-from PIL import Image
 from pydantic import SecretStr
 from sqlalchemy import text
 
@@ -36,7 +35,7 @@ from data_layer.services.exports import worker
 from data_layer.services.files import maintenance
 from data_layer.storage import FileContent
 from tests.architecture.source import PROJECT
-from tests.file_content import encoded, picture
+from tests.file_content import noise, picture
 from tests.services.accounts.support import PASSWORD, acting, make_account, trail
 from tests.services.transfer.test_personal import live
 from tests.storage_servers import settings_stored_in
@@ -452,8 +451,7 @@ async def test_an_archive_in_parts(data: DataLayer) -> None:
     """Object stores take it in parts of 8 MiB."""
     ann = await make_account(data)
     for _ in range(3):
-        noise = Image.frombytes("RGB", (1000, 1000), os.urandom(3_000_000))
-        await data.files.save(encoded(noise, "PNG"), owner_id=ann.id)
+        await data.files.save(noise(1000, 1000), owner_id=ann.id)
     export = await data.exports.start(acting(ann), ann.id)
     assert await data.exports.make_due() == 1
     done = await data.exports.get(acting(ann), export.id)

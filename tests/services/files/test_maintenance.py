@@ -12,6 +12,7 @@ from data_layer.errors import StorageUnavailableError
 from data_layer.schemas.actors import SYSTEM
 from data_layer.schemas.files import Attachment
 from data_layer.services.files.check import CheckReport, Problem
+from tests.descriptors import opened_below
 from tests.file_content import PAGE, picture
 from tests.support import make_user
 
@@ -200,3 +201,24 @@ async def test_odd_names_in_the_folder_are_named_and_stay(data: DataLayer, owner
     assert (cleaned.unusable, cleaned.orphans) == (len(odd), 0)
     assert all((folder / name).exists() for name in odd)
     assert await data.files.download(saved.id, owner_id=owner.id) == PAGE
+
+
+async def test_what_fails_in_the_middle_leaves_no_folder_open(data: DataLayer, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("storage.local.adapter._LISTED_AT_ONCE", "services.files.check._REPORTED_EVERY"):
+        monkeypatch.setattr(f"data_layer.{name}", 1)
+    monkeypatch.setattr("data_layer.services.files.cleanup._BATCH", 1)
+    for key in ("files/aa/orphan", "files/bb/orphan"):
+        await damage(data, key, b"orphan")
+
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    folder = data.settings.storage.local_storage_path
+    before = opened_below(folder)
+    # Their tracebacks keep everything that they were doing.
+    with pytest.raises(ZeroDivisionError) as checking:
+        await data.file_maintenance.check(SYSTEM, on_progress=fail)
+    assert opened_below(folder) == before, checking
+    with pytest.raises(ZeroDivisionError) as cleaning:
+        await data.file_maintenance.cleanup(SYSTEM, apply=True, older_than=NOW, on_progress=fail)
+    assert opened_below(folder) == before, cleaning

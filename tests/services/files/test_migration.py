@@ -14,6 +14,7 @@ from data_layer.errors import ConfigurationError, StorageUnavailableError
 from data_layer.schemas.actors import SYSTEM
 from data_layer.services.files import migration
 from data_layer.testing.storage_servers import AzuriteServer, RcloneServer
+from tests.descriptors import opened_below
 from tests.file_content import PAGE, picture
 from tests.storage_servers import bucket_settings
 
@@ -105,7 +106,10 @@ async def test_an_interrupted_migration_goes_on(
     for number in range(12):
         await data.files.save(picture(color=(number, 0, 0), size=(90, 90)), owner_id=owner.id)
     monkeypatch.setattr("data_layer.services.files.migration._BATCH", 4)
+    monkeypatch.setattr("data_layer.storage.local.adapter._LISTED_AT_ONCE", 1)
+    folder = settings.storage.local_storage_path
     async with DataLayer(both(settings, LOCAL, S3)) as moving:
+        before = opened_below(folder)
         storage = moving.file_maintenance._backends.of(S3)
         upload, uploads = type(storage).upload, 0
 
@@ -118,8 +122,9 @@ async def test_an_interrupted_migration_goes_on(
 
         with monkeypatch.context() as patch:
             patch.setattr(type(storage), "upload", fail_late)
-            with pytest.raises(StorageUnavailableError):
+            with pytest.raises(StorageUnavailableError) as interrupted:
                 await moving.file_maintenance.migrate(S3)
+            assert opened_below(folder) == before, interrupted
         usage = {row.name: row.count for row in (await moving.file_maintenance.usage(SYSTEM)).by_backend}
         assert usage == {"local": 8, "s3": 4}
         report = await moving.file_maintenance.migrate(S3)

@@ -5,14 +5,12 @@ from __future__ import annotations
 import gc
 import io
 import json
-import os
 import zipfile
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
 import pytest
-from PIL import Image
 from sqlalchemy import text
 
 from data_layer import ApiScope, DataLayer
@@ -24,7 +22,7 @@ from data_layer.schemas.images import NewImage
 from data_layer.schemas.projects import ProjectChanges, ProjectDraft
 from data_layer.schemas.usage import NewUsage
 from data_layer.schemas.users import ExternalIdentity, UserFull
-from tests.file_content import encoded, picture
+from tests.file_content import noise, picture
 from tests.services.accounts.support import PASSWORD, acting, make_account, trail
 
 PAGE = "<!doctype html><title>Café</title>"
@@ -178,8 +176,7 @@ async def test_a_reader_may_leave_at_any_time(data: DataLayer) -> None:
     """In the middle of a part as well: nothing stays open, and no program takes what was read for the whole."""
     ann = await make_account(data)
     await live(data, ann)
-    noise = Image.frombytes("RGB", (700, 700), os.urandom(3 * 700 * 700))
-    await data.files.save(encoded(noise, "PNG"), owner_id=ann.id)
+    await data.files.save(noise(700, 700), owner_id=ann.id)
     lengths = [len(piece) async for piece in data.personal_data.export(acting(ann), ann.id)]
     assert max(lengths) > 2**20
     for number in range(len(lengths)):

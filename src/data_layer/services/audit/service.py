@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Unpack
 from uuid import UUID
@@ -70,7 +70,7 @@ class AuditExporter:
         self._wanted = wanted.model_copy(update={"until": wanted.until or datetime.now(UTC)})
         self._names = list(view.schema.model_fields)
 
-    async def run(self, actor: Actor, on_progress: Callable[[int], None]) -> AsyncIterator[bytes]:
+    async def run(self, actor: Actor, on_progress: Callable[[int], None]) -> AsyncGenerator[bytes]:
         """The pieces of the file."""
         await self._record(actor)
         if self._format is ExportFormat.CSV:
@@ -192,7 +192,7 @@ class AuditService:
         format: ExportFormat = ExportFormat.JSON_LINES,  # noqa: A002  (what callers call it)
         view: AuditView = AuditView.COMPLIANCE,
         on_progress: Callable[[int], None] = ignore_progress,
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes]:
         """The entries as a file, piece by piece, oldest first; memory stays flat however many there are.
 
         The export is recorded before its first piece is handed out, so that none goes unseen.

@@ -7,7 +7,7 @@ import errno
 import re
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -205,7 +205,7 @@ class Doctor:
         """What will be looked at, as ``part.check``."""
         return [f"{check.part}.{check.name}" for checks in self._parts.values() for check in checks]
 
-    async def findings(self) -> AsyncIterator[Finding]:
+    async def findings(self) -> AsyncGenerator[Finding]:
         """What is found, part after part, each as soon as it is known."""
         queues: list[Findings] = [asyncio.Queue() for _ in self._parts]
         pairs = zip(self._parts.values(), queues, strict=True)

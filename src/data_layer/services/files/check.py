@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Generic, TypeVar
@@ -99,14 +100,15 @@ class FileCheck:
         """Compare everything; ``on_progress`` is called every now and then with how many were seen."""
         for kind in self._backends.kinds:
             batch: list[tuple[str, ListedFile | None, ObjectRecord | None, bool]] = []
-            async for key, listed, record, held in self.merged(kind):
-                self._count(listed, record, held=held)
-                batch.append((key, listed, record, held))
-                if len(batch) == _AT_ONCE:
-                    await self._look_at_all(kind, batch)
-                    batch = []
-                if self._objects % _REPORTED_EVERY == 0:
-                    on_progress(self._objects)
+            async with aclosing(self.merged(kind)) as found:
+                async for key, listed, record, held in found:
+                    self._count(listed, record, held=held)
+                    batch.append((key, listed, record, held))
+                    if len(batch) == _AT_ONCE:
+                        await self._look_at_all(kind, batch)
+                        batch = []
+                    if self._objects % _REPORTED_EVERY == 0:
+                        on_progress(self._objects)
             await self._look_at_all(kind, batch)
         return CheckReport(
             objects=self._objects,

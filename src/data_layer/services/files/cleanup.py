@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 
 from data_layer.repositories.unit_of_work import Transactions
@@ -157,14 +158,15 @@ class FileCleanup:
         count = size = 0
         batch: list[ListedFile] = []
         self._unusable = check.unusable
-        async for _, listed, record, held in check.merged(self._backends.kind):
-            if listed is None or record is not None or held or listed.created_at > young_until:
-                continue
-            if listed.key.startswith(self._prefixes):
-                batch.append(listed)
-            if len(batch) == _BATCH:
-                count, size = await self._remove_orphans(batch, count, size)
-                batch = []
+        async with aclosing(check.merged(self._backends.kind)) as found:
+            async for _, listed, record, held in found:
+                if listed is None or record is not None or held or listed.created_at > young_until:
+                    continue
+                if listed.key.startswith(self._prefixes):
+                    batch.append(listed)
+                if len(batch) == _BATCH:
+                    count, size = await self._remove_orphans(batch, count, size)
+                    batch = []
         return await self._remove_orphans(batch, count, size)
 
     async def _orphans_of_few(self) -> tuple[int, int]:
@@ -173,12 +175,13 @@ class FileCleanup:
         count = size = 0
         batch: list[ListedFile] = []
         for prefix in (EXPORTS, UPLOADS):
-            async for listed in self._backends.storage.list(prefix, on_unusable_key=self._unusable.add):
-                if listed.created_at <= young_until:
-                    batch.append(listed)
-                if len(batch) == _BATCH:
-                    count, size = await self._remove_orphans(batch, count, size)
-                    batch = []
+            async with aclosing(self._backends.storage.list(prefix, on_unusable_key=self._unusable.add)) as found:
+                async for listed in found:
+                    if listed.created_at <= young_until:
+                        batch.append(listed)
+                    if len(batch) == _BATCH:
+                        count, size = await self._remove_orphans(batch, count, size)
+                        batch = []
         return await self._remove_orphans(batch, count, size)
 
     async def _remove_orphans(self, batch: Sequence[ListedFile], count: int, size: int) -> tuple[int, int]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 
 from data_layer.concurrency import cancel_and_wait
@@ -73,13 +74,14 @@ class FileMigration:
             ContentMismatchError: an object arrived with other bytes; it was not said to have moved.
         """
         batch: list[ListedFile] = []
-        async for listed in self._source.list():
-            if not listed.key.startswith(UPLOADS):
-                batch.append(listed)
-            if len(batch) == _BATCH:
-                await self._migrate(batch)
-                batch = []
-                on_progress(self._copied + self._present)
+        async with aclosing(self._source.list()) as files:
+            async for listed in files:
+                if not listed.key.startswith(UPLOADS):
+                    batch.append(listed)
+                if len(batch) == _BATCH:
+                    await self._migrate(batch)
+                    batch = []
+                    on_progress(self._copied + self._present)
         await self._migrate(batch)
         on_progress(self._copied + self._present)
         return MigrationReport(

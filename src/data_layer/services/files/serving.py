@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -44,8 +44,8 @@ class ServedFile:
 class FileServer(Protocol):
     """Reads what was found."""
 
-    def read(self, file: ServedFile, *, start: int, end: int, decoded: bool) -> AsyncIterator[bytes]:
-        """The bytes of a file from ``start`` up to ``end``, or all of them, decompressed."""
+    def read(self, file: ServedFile, *, start: int, end: int, decoded: bool) -> AsyncGenerator[bytes]:
+        """The bytes of a file from ``start`` up to ``end``, or all of them, decompressed. Close it if you stop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +107,9 @@ class LocalFileServer:
             original_size=None if row is None else row.original_size,
         )
 
-    async def read(self, file: ServedFile, *, start: int, end: int, decoded: bool) -> AsyncIterator[bytes]:
-        """The bytes of a file from ``start`` up to ``end``, or all of them, decompressed."""
-        async for chunk in _read(self._storage, file, start, end, decoded=decoded):
-            yield chunk
+    def read(self, file: ServedFile, *, start: int, end: int, decoded: bool) -> AsyncGenerator[bytes]:
+        """The bytes of a file from ``start`` up to ``end``, or all of them, decompressed. Close it if you stop."""
+        return _read(self._storage, file, start, end, decoded=decoded)
 
     async def allow_upload(self, key: str, query: Mapping[str, str], content_type: str | None) -> PermittedUpload:
         """What a signed URL allows to send, as long as the upload is not completed.
@@ -171,14 +170,13 @@ class PublicFileServer:
             backend=view.backend,
         )
 
-    async def read(self, file: ServedFile, *, start: int, end: int, decoded: bool) -> AsyncIterator[bytes]:
-        """The bytes of a file from ``start`` up to ``end``, or all of them, decompressed."""
+    def read(self, file: ServedFile, *, start: int, end: int, decoded: bool) -> AsyncGenerator[bytes]:
+        """The bytes of a file from ``start`` up to ``end``, or all of them, decompressed. Close it if you stop."""
         storage = self._backends.storage if file.backend is None else self._backends.of(file.backend)
-        async for chunk in _read(storage, file, start, end, decoded=decoded):
-            yield chunk
+        return _read(storage, file, start, end, decoded=decoded)
 
 
-async def _read(storage: Storage, file: ServedFile, start: int, end: int, *, decoded: bool) -> AsyncIterator[bytes]:
+async def _read(storage: Storage, file: ServedFile, start: int, end: int, *, decoded: bool) -> AsyncGenerator[bytes]:
     if decoded:
         async with storage.open(file.key) as stored:
             async for chunk in unpack(stored.chunks, file.original_size):

@@ -119,8 +119,9 @@ class ProjectArchives:
         opened = await self._open(actor, project_id)
         written: Counter[str] = Counter()
         with new_archive(target) as archive:
-            async for kind in self._fill(archive, actor, opened):
-                written[kind] += 1
+            async with aclosing(self._fill(archive, actor, opened)) as kinds:
+                async for kind in kinds:
+                    written[kind] += 1
         counts = {name: written[name] for name in ("generations", "variants", "files", "images", "missing")}
         return ExportedProject(opened.project.name, **counts)
 

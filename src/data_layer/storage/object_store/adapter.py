@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from itertools import islice
 from secrets import token_hex
 from typing import TYPE_CHECKING, Literal
@@ -37,7 +37,7 @@ from data_layer.storage.object_store import files
 from data_layer.storage.object_store.failures import translated, translated_for_operators
 from data_layer.storage.object_store.files import PART_SIZE, Upload
 from data_layer.storage.object_store.listing import STAGING, Page, measure, remove_staging, walk
-from data_layer.storage.port import ignore_unusable_key
+from data_layer.storage.port import OpenFile, ignore_unusable_key
 from data_layer.storage.threads import FileThreads
 
 if TYPE_CHECKING:
@@ -50,7 +50,6 @@ if TYPE_CHECKING:
         FileContent,
         FileInformation,
         ListedFile,
-        OpenFile,
         StorageStatistics,
         UnusableKeyHandler,
     )
@@ -191,7 +190,9 @@ class ObjectStorage(ABC):
         """Read a file in chunks; see `Storage.open`."""
         split_key(key)
         check_range(start, end)
-        yield await files.open_file(self._store, key, start, end)
+        information, chunks = await files.open_file(self._store, key, start, end)
+        async with aclosing(chunks):
+            yield OpenFile(information, chunks)
 
     async def stat(self, key: str) -> FileInformation:
         """Everything that is known about a file; see `Storage.stat`."""

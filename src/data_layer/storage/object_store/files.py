@@ -20,7 +20,7 @@ from data_layer.errors import ContentMismatchError, FileTooLargeError, NotSuppor
 from data_layer.storage.arguments import RESERVED_PREFIX, Condition, Description
 from data_layer.storage.content import BATCH_SIZE, batches
 from data_layer.storage.object_store.failures import is_about_a_range, translated
-from data_layer.storage.port import FileContent, FileInformation, HashedBytes, OpenFile
+from data_layer.storage.port import FileContent, FileInformation, HashedBytes
 from data_layer.storage.threads import FileThreads
 
 if TYPE_CHECKING:  # obstore has these names only in its stubs.
@@ -319,17 +319,21 @@ async def stat(store: ObjectStore, key: str) -> FileInformation:
         return to_information(key, await obstore.get_async(store, key, options={"head": True}))
 
 
-async def open_file(store: ObjectStore, key: str, start: int, end: int | None) -> OpenFile:
+Opened = tuple[FileInformation, AsyncGenerator[bytes]]
+"""A file, and its chunks, which hold a connection until they are closed."""
+
+
+async def open_file(store: ObjectStore, key: str, start: int, end: int | None) -> Opened:
     """A file, open for reading from ``start`` up to ``end``."""
     if start == 0 and end is None:
         result = await get(store, key)
-        return OpenFile(to_information(key, result), _chunks(result, key))
+        return to_information(key, result), _chunks(result, key)
     if end is not None and end <= start:
-        return OpenFile(await stat(store, key), _nothing())
+        return await stat(store, key), _nothing()
     part = await _get_range(store, key, {"offset": start} if end is None else (start, end))
     if part is None:
         return await _open_without_range(store, key, start, end)
-    return OpenFile(to_information(key, part), _chunks(part, key))
+    return to_information(key, part), _chunks(part, key)
 
 
 async def _get_range(store: ObjectStore, key: str, asked: OffsetRange | tuple[int, int]) -> GetResult | None:
@@ -343,33 +347,34 @@ async def _get_range(store: ObjectStore, key: str, asked: OffsetRange | tuple[in
             raise
 
 
-async def _open_without_range(store: ObjectStore, key: str, start: int, end: int | None) -> OpenFile:
+async def _open_without_range(store: ObjectStore, key: str, start: int, end: int | None) -> Opened:
     """The range is empty, or the server takes none, as `rclone serve s3` does: read everything, and leave out."""
     result = await get(store, key)
     information = to_information(key, result)
     limit = information.size if end is None else min(end, information.size)
     if start >= limit:
-        return OpenFile(information, _nothing())
-    return OpenFile(information, _cut(_chunks(result, key), start, limit))
+        return information, _nothing()
+    return information, _cut(_chunks(result, key), start, limit)
 
 
-async def _chunks(result: GetResult, key: str) -> AsyncIterator[bytes]:
+async def _chunks(result: GetResult, key: str) -> AsyncGenerator[bytes]:
     with translated(key, "go on reading"):
         async for chunk in result.stream(min_chunk_size=BATCH_SIZE):
             yield chunk
 
 
-async def _cut(chunks: AsyncIterator[bytes], start: int, end: int) -> AsyncIterator[bytes]:
+async def _cut(chunks: AsyncGenerator[bytes], start: int, end: int) -> AsyncGenerator[bytes]:
     position = 0
-    async for chunk in chunks:
-        piece = chunk[max(start - position, 0) : max(end - position, 0)]
-        position += len(chunk)
-        if piece:
-            yield piece
-        if position >= end:
-            return
+    async with aclosing(chunks):
+        async for chunk in chunks:
+            piece = chunk[max(start - position, 0) : max(end - position, 0)]
+            position += len(chunk)
+            if piece:
+                yield piece
+            if position >= end:
+                return
 
 
-async def _nothing() -> AsyncIterator[bytes]:
+async def _nothing() -> AsyncGenerator[bytes]:
     for chunk in list[bytes]():
         yield chunk

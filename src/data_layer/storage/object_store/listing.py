@@ -82,9 +82,10 @@ async def measure(pages: AsyncGenerator[Page]) -> StorageStatistics:
     """Count the files and their bytes, and the keys that no file of ours can have."""
     count = size = 0
     unusable = UnusableKeys()
-    async for file in walk(pages, "", unusable.add):
-        count += 1
-        size += file.size
+    async with aclosing(walk(pages, "", unusable.add)) as files:
+        async for file in files:
+            count += 1
+            size += file.size
     return StorageStatistics(count, size, None, unusable.count, unusable.names)
 
 
