@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
 import httpx
+import orjson
 import pytest
+from fastapi import FastAPI
 from sqlalchemy import text
 
 from data_layer import DataLayer
@@ -20,10 +23,56 @@ from data_layer.services import idempotency
 from data_layer.services.sealing import Seals
 from tests.api.test_projects import client_of, create, people, refused
 from tests.file_content import picture
+from tests.services.accounts.support import PASSWORD
 
 __all__ = ["people"]
 
 PROJECTS = "/v1/projects"
+_AGAIN = "the same again changes nothing"
+_LOGIN = "another session begins, and each login is checked; decision 0034"
+_SENDS = "at most one mail in five minutes"
+_SPENDS = "what it shows is good for once"
+WITHOUT_KEY = {
+    "/v1/projects/{project_id}/undelete": _AGAIN,
+    "/v1/projects/{project_id}/archive": _AGAIN,
+    "/v1/projects/{project_id}/unarchive": _AGAIN,
+    "/v1/generations/{generation_id}/cancel": _AGAIN,
+    "/v1/generations/{generation_id}/writer": "the token that comes last is the one that counts",
+    "/v1/generations/{generation_id}/events": "pieces have numbers",
+    "/v1/variants/{variant_id}/copies": "a counter, which nothing depends on",
+    "/v1/images/{image_id}/publish": _AGAIN,
+    "/v1/assets/uploads/{upload_id}/complete": _AGAIN,
+    "/v1/assets/{asset_id}/publish": _AGAIN,
+    "/v1/accounts/verification": _SENDS,
+    "/v1/accounts/verification/confirm": _SPENDS,
+    "/v1/accounts/password-reset": _SENDS,
+    "/v1/accounts/password-reset/confirm": _SPENDS,
+    "/v1/accounts/me/password": _AGAIN,
+    "/v1/accounts/me/delete": _AGAIN,
+    "/v1/accounts/me/second-factors/totp/{factor_id}/confirm": _SPENDS,
+    "/v1/accounts/me/second-factors/passkeys/options": "nothing is stored",
+    "/v1/accounts/me/second-factors/challenge": "nothing is stored",
+    "/v1/accounts/me/second-factors/{factor_id}/remove": _AGAIN,
+    "/v1/accounts/me/identities/{provider}/link": "nothing is stored",
+    "/v1/accounts/me/identities/{provider}/unlink": _AGAIN,
+    "/v1/sessions": _LOGIN,
+    "/v1/sessions/second-factor": _LOGIN,
+    "/v1/sessions/passkey": "nothing is stored",
+    "/v1/sessions/revoke-others": _AGAIN,
+    "/v1/tokens": _LOGIN,
+    "/v1/tokens/second-factor": _LOGIN,
+    "/v1/tokens/refresh": "a token that comes twice was stolen",
+    "/v1/admin/users/{user_id}/suspend": _AGAIN,
+    "/v1/admin/users/{user_id}/unsuspend": _AGAIN,
+    "/v1/admin/users/{user_id}/unlock": _AGAIN,
+    "/v1/admin/users/{user_id}/verify": _AGAIN,
+    "/v1/admin/users/{user_id}/password-reset": _SENDS,
+    "/v1/admin/mails/{mail_id}/retry": _AGAIN,
+    "/v1/admin/maintenance": _AGAIN,
+    "/v1/admin/storage/check": _AGAIN,
+    "/v1/admin/storage/cleanup": _AGAIN,
+}
+"""Each POST that takes no key, and why."""
 Clients = dict[str, httpx.AsyncClient]
 KEY = {"idempotency-key": '"8e03978e-40d5-43dd-bc93-6894a57f9324"'}
 
@@ -132,6 +181,57 @@ async def test_secrets_are_not_stored_and_come_again(
     assert (await owner.post("/v1/generations", json=body, headers=KEY)).json() == first.json()
     monkeypatch.setattr(data.idempotency, "_seals", Seals("idempotency", [new]))
     assert refused(await owner.post("/v1/generations", json=body, headers=KEY)) == (409, "answer_not_kept")
+
+
+REGISTRATION = {"email": "new@example.com", "password": PASSWORD, "first_name": "N", "last_name": "N"}
+
+
+async def register(client: httpx.AsyncClient, **values: str) -> httpx.Response:
+    answer = await client.post("/v1/accounts", json=REGISTRATION | values, headers=KEY)
+    assert answer.status_code == 202, answer.text
+    return answer
+
+
+async def test_registering_twice_is_registering_once(data: DataLayer, people: Clients) -> None:
+    """Without a login a key belongs to its request, so that nobody meets the key of somebody else."""
+    nobody = people["nobody"]
+    first, again = await register(nobody), await register(nobody)
+    assert first.json() == again.json()
+    assert ("idempotent-replayed" in first.headers, again.headers["idempotent-replayed"]) == (False, "true")
+    assert len(await data.mails.list(SYSTEM)) == 1
+    other = await register(nobody, email="other@example.com")
+    assert other.json() != first.json()
+    assert "idempotent-replayed" not in other.headers
+    weak = await nobody.post("/v1/accounts", json=REGISTRATION | {"password": "x"}, headers=KEY)
+    assert weak.status_code == 422
+    in_cookie = [await nobody.post("/v1/accounts", json=REGISTRATION | {"cookie": True}, headers=KEY) for _ in "12"]
+    assert in_cookie[0].json() == {"status": "accepted", "proof": None}
+    assert in_cookie[0].headers["set-cookie"] == in_cookie[1].headers["set-cookie"]
+
+
+async def test_what_is_kept_of_a_body_lets_nobody_guess_it(data: DataLayer, people: Clients) -> None:
+    """A body may hold a password: a plain hash of it would confirm each guess."""
+    body = b'{"name": "Shop"}'
+    headers = KEY | {"content-type": "application/json"}
+    assert (await people["owner"].post(PROJECTS, content=body, headers=headers)).status_code == 201
+    await register(people["nobody"])
+    sent = orjson.dumps(REGISTRATION)
+    hashes = [hashlib.sha256(b"POST /v1/projects?\n" + body), hashlib.sha256(b"POST /v1/accounts?\n" + sent)]
+    async with data.transaction() as tx:
+        stored = "".join((await tx.execute(text("SELECT known::text FROM idempotency_keys AS known"))).scalars())
+    stored = stored.replace("-", "")
+    assert len(stored) > 200
+    assert not [each.hexdigest() for each in hashes if each.hexdigest()[:32] in stored]
+
+
+async def test_each_route_that_creates_takes_a_key(app: FastAPI) -> None:
+    found = set()
+    for path, operations in app.openapi()["paths"].items():
+        if (operation := operations.get("post")) is not None:
+            taken = {each["name"] for each in operation.get("parameters", ())}
+            if "Idempotency-Key" not in taken:
+                found.add(path)
+    assert found == WITHOUT_KEY.keys()
 
 
 async def test_the_lease_lasts_as_long_as_the_work(

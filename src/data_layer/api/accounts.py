@@ -64,9 +64,12 @@ _asking: dict[str, Any] = {"status_code": 202, "needs_login": False, "counted": 
 _confirming: dict[str, Any] = {"errors": [400], "needs_login": False, "counted": RequestKind.SHOW_MAILED_TOKEN}
 
 
-@routes.post("", summary="Register", **_asking | {"counted": RequestKind.REGISTER, "errors": [403]})
+@routes.post("", summary="Register", takes_key=True, **_asking | {"counted": RequestKind.REGISTER, "errors": [403]})
 async def register(call: Call, body: NewAccount, response: Response) -> AcceptedRegistration:
-    """The account is open once its address is verified. A mail says how, or that there is an account already."""
+    """The account is open once its address is verified. A mail says how, or that there is an account already.
+
+    With an ``Idempotency-Key`` a repeated request gets the same ``proof`` again, and sends no second mail.
+    """
     if body.cookie:
         refuse_other_sites(call)
     requested = await call.data.accounts.request_registration(

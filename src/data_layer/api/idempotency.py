@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from fastapi import Response
+from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope
 
 from data_layer.errors import AnswerNotKeptError, InvalidValueError
@@ -97,6 +98,23 @@ class Fingerprint:
         self._hash.update(piece)
 
 
+async def read_first(receive: Receive) -> Receive:
+    """Read a body, and return what hands it out once more, all of it in one message."""
+    pieces, has_more = [], True
+    while has_more:
+        message = await receive()
+        if message["type"] != "http.request":
+            raise ClientDisconnect
+        pieces.append(message.get("body", b""))
+        has_more = message.get("more_body", False)
+    whole: list[Message] = [{"type": "http.request", "body": b"".join(pieces), "more_body": False}]
+
+    async def receive_again() -> Message:
+        return whole.pop() if whole else await receive()
+
+    return receive_again
+
+
 def _boundary_of(scope: Scope) -> bytes | None:
     for name, value in scope["headers"]:
         if name == b"content-type" and value.lower().startswith(b"multipart/"):
@@ -108,7 +126,7 @@ def _boundary_of(scope: Scope) -> bytes | None:
 
 async def answer_once(
     requests: IdempotentRequests,
-    user_id: UUID,
+    scope: UUID,
     key: str,
     fingerprint: Fingerprint,
     work: Callable[[], Awaitable[Response]],
@@ -119,7 +137,7 @@ async def answer_once(
         AnswerNotKeptError: the answer was too large to keep.
         StillRunningError, IdempotencyKeyReusedError: see `IdempotentRequests`.
     """
-    async with requests.once(user_id, key) as execution:
+    async with requests.once(scope, key) as execution:
         if execution is not None:
             response = await work()
             body = getattr(response, "body", None)
@@ -127,7 +145,7 @@ async def answer_once(
                 execution.fingerprint = await fingerprint.finish()
                 execution.answer = KeptAnswer(response.status_code, tuple(response.headers.items()), body)
             return response
-    kept = await requests.answer(user_id, key, await fingerprint.finish())
+    kept = await requests.answer(scope, key, await fingerprint.finish())
     if kept.body is None:
         where = dict(kept.headers).get("location")
         raise AnswerNotKeptError(

@@ -15,10 +15,11 @@ read and outside FastAPI's dependencies: it costs one look into a dictionary ins
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from functools import partial
+from http import HTTPStatus
 from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
@@ -28,7 +29,7 @@ from starlette.routing import Match
 from starlette.types import Message, Receive, Scope
 
 from data_layer.api.idempotency import DESCRIPTION as IDEMPOTENCY_KEY
-from data_layer.api.idempotency import Fingerprint, answer_once, key_of
+from data_layer.api.idempotency import Fingerprint, answer_once, key_of, read_first
 from data_layer.api.response_headers import ResponseHeaders
 from data_layer.context import current_context, set_patience
 from data_layer.entities.enums import ApiScope
@@ -169,6 +170,7 @@ class ServiceRoute(APIRoute):
         counted: the kind of request of which a network may send so many; for routes that need no login.
         is_shed_last: whether its callers do not repeat what is refused, so that it is held for longer and refused last.
         takes_long: whether it has no deadline (REQUEST_DEADLINE).
+        takes_key: whether a client may send an Idempotency-Key.
         deprecation: that it will be taken away.
         options: those of FastAPI.
     """
@@ -184,6 +186,7 @@ class ServiceRoute(APIRoute):
         counted: RequestKind | None = None,
         is_shed_last: bool = False,
         takes_long: bool = False,
+        takes_key: bool = False,
         deprecation: Deprecation | None = None,
         **options: Any,
     ) -> None:
@@ -196,7 +199,7 @@ class ServiceRoute(APIRoute):
         self._max_body = max_body
         self._literal = path.partition("{")[0]
         self._gives_way_to: frozenset[str] = frozenset()
-        self._is_idempotent = creates_something(options.get("methods", ()), options, needs_login=needs_login)
+        self._takes_key = takes_key
         super().__init__(path, endpoint, deprecated=deprecation is not None or None, **options)
         self.direct = DirectHandler.of(self)
 
@@ -249,12 +252,16 @@ class ServiceRoute(APIRoute):
             await admit(call.served.rates, call.scope, caller.counted_as)
         elif self._counted is not None:
             await call.served.limiter.admit(current_context().ip_address, self._counted)
-        key = key_of(call.scope) if self._is_idempotent else None
+        key = key_of(call.scope) if self._takes_key else None
         if key is None:
             return await handle(call)
-        fingerprint = Fingerprint(call.scope, call.receive)
-        hashed = Call(call.scope, fingerprint.receive)
-        return await answer_once(call.data.idempotency, call.user_id, key, fingerprint, partial(handle, hashed))
+        requests, fingerprint = call.data.idempotency, Fingerprint(call.scope, call.receive)
+        if self._needs_login:
+            scope, receive = call.user_id, fingerprint.receive
+        else:
+            receive = await read_first(fingerprint.receive)
+            scope = requests.scope_of(key, await fingerprint.finish())
+        return await answer_once(requests, scope, key, fingerprint, partial(handle, Call(call.scope, receive)))
 
     def _limited(self, request: Request, deadline: Deadline) -> Receive:
         """The messages of a request whose body may be read: up to its limit, decompressed, and in the client's time."""
@@ -268,13 +275,15 @@ class ServiceRoute(APIRoute):
         return receive
 
 
-def creates_something(methods: Iterable[str], options: Mapping[str, Any], *, needs_login: bool) -> bool:
-    """Whether a route creates something of a person, so that a client may send an Idempotency-Key."""
-    return needs_login and "POST" in methods and options.get("status_code") == 201
+def _conditions(errors: Container[int], *, may_be_new: bool) -> list[dict[str, Any]]:
+    """The headers on which a change depends, by the ways in which it fails."""
+    if 428 in errors:
+        return _IF_MATCH_OR_NEW if may_be_new else [_IF_MATCH]
+    return [_IF_MATCH_HEEDED] if 412 in errors else []
 
 
 def _with_parameters(extra: dict[str, Any], *parameters: Mapping[str, Any]) -> dict[str, Any]:
-    return extra | {"parameters": [*extra.get("parameters", ()), *parameters]}
+    return extra | {"parameters": [*extra.get("parameters", ()), *parameters]} if parameters else extra
 
 
 def _limited(receive: Receive, most: int) -> Receive:
@@ -342,13 +351,14 @@ class Routes:
         path: str,
         handler: Callable[..., Any],
         *,
-        errors: Iterable[int] = (),
+        errors: Collection[int] = (),
         needs_login: bool | None = None,
         scope: ApiScope | None = None,
         counted: RequestKind | None = None,
         max_body: MaxBody = SMALL_BODY,
         is_shed_last: bool = False,
         takes_long: bool = False,
+        takes_key: bool | None = None,
         may_be_new: bool = False,
         etag: Callable[[Any], str] | None = None,
         location: str | None = None,
@@ -364,13 +374,12 @@ class Routes:
             scope = self._keys.read if method == "GET" else self._keys.change
         security = _SECURITY if scope is None else [*_SECURITY, {"ApiKey": [scope.value]}]
         extra = options.pop("openapi_extra", {}) | ({"security": security} if needs_login else {})
-        if creates_something({method}, options, needs_login=needs_login):
+        if takes_key is None:
+            takes_key = needs_login and method == "POST" and options.get("status_code") == HTTPStatus.CREATED
+        if takes_key:
             errors = {409, *errors}
-            extra = _with_parameters(extra, IDEMPOTENCY_KEY)
-        if 428 in errors:
-            extra = _with_parameters(extra, *(_IF_MATCH_OR_NEW if may_be_new else [_IF_MATCH]))
-        elif 412 in errors:
-            extra = _with_parameters(extra, _IF_MATCH_HEEDED)
+        headers_taken = [*[IDEMPOTENCY_KEY] * takes_key, *_conditions(errors, may_be_new=may_be_new)]
+        extra = _with_parameters(extra, *headers_taken)
         statuses = {429, 503, *errors} | (set() if takes_long else {504}) | ({401, 403} if needs_login else set())
         if options.get("status_code") == 204:
             options["response_model"] = None
@@ -386,6 +395,7 @@ class Routes:
             "counted": counted,
             "is_shed_last": is_shed_last,
             "takes_long": takes_long,
+            "takes_key": takes_key,
             "tags": [self._tag],
             "responses": responses,
             "max_body": max_body,

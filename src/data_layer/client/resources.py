@@ -233,17 +233,24 @@ class AccountsCalls(Resource):
         last_name: str,
         display_name: str | Unset | None = UNSET,
         cookie: bool | Unset = UNSET,
+        idempotency_key: str | None = None,
     ) -> AcceptedRegistration:
         """Register.
 
         The account is open once its address is verified. A mail says how, or that there is an account
         already.
+
+        With an ``Idempotency-Key`` a repeated request gets the same ``proof`` again, and sends no second
+        mail.
+
+        It is repeated under one key; to repeat it from elsewhere too, give an ``idempotency_key``.
         """
         return await self.transport.send(
             AcceptedRegistration,
             Call(
                 "POST",
                 "/v1/accounts",
+                headers={"Idempotency-Key": idempotency_key or new_key()},
                 body={
                     "email": email,
                     "password": password,

@@ -6,7 +6,6 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     DateTime,
-    ForeignKey,
     Index,
     LargeBinary,
     PrimaryKeyConstraint,
@@ -17,12 +16,13 @@ from sqlalchemy import (
 
 from data_layer.entities.base import Entity
 
-# ``key`` is a hash of what the client sent. While a request runs there is a lease, which ``attempt`` holds; afterwards
-# there are the fingerprint of the request and the encrypted answer. A plain table: statements alone change it.
+# ``key`` is a hash of what the client sent. ``user_id`` is not a foreign key: of a request that needs no login it is a
+# hash of the request. While a request runs there is a lease, which ``attempt`` holds; afterwards there are the
+# fingerprint of the request and the encrypted answer. A plain table: statements alone change it.
 idempotency_keys = Table(
     "idempotency_keys",
     Entity.metadata,
-    Column("user_id", Uuid(), ForeignKey("users.id", ondelete="CASCADE"), nullable=False),
+    Column("user_id", Uuid(), nullable=False),
     Column("key", Uuid(), nullable=False),
     Column("attempt", Uuid(), nullable=False),
     Column("lease_until", DateTime(timezone=True)),

@@ -18,9 +18,15 @@ KEPT_FOR = timedelta(days=1)
 
 
 class Claim(NamedTuple):
-    """Who carries out a request: a try of a person's key."""
+    """Who carries out a request: a try of a key.
 
-    user_id: UUID
+    Attributes:
+        scope: within which keys are the same: a person's id, or a hash of a request that needs no login.
+        key: a hash of what the client sent.
+        attempt: which try.
+    """
+
+    scope: UUID
     key: UUID
     attempt: UUID
 
@@ -37,7 +43,7 @@ _CLAIM = named(
     "idempotency_keys.claim",
     text("""
 INSERT INTO idempotency_keys AS known (user_id, key, attempt, lease_until, created_at)
-VALUES (:user_id, :key, :attempt, clock_timestamp() + :lease, clock_timestamp())
+VALUES (:scope, :key, :attempt, clock_timestamp() + :lease, clock_timestamp())
 ON CONFLICT (user_id, key) DO UPDATE SET
     attempt = excluded.attempt, lease_until = excluded.lease_until, created_at = excluded.created_at,
     fingerprint = NULL, answer = NULL
@@ -47,9 +53,9 @@ RETURNING attempt
 )
 _FIND = named(
     "idempotency_keys.find",
-    text("SELECT fingerprint, answer FROM idempotency_keys WHERE user_id = :user_id AND key = :key"),
+    text("SELECT fingerprint, answer FROM idempotency_keys WHERE user_id = :scope AND key = :key"),
 )
-_OURS = "WHERE user_id = :user_id AND key = :key AND attempt = :attempt AND lease_until IS NOT NULL"
+_OURS = "WHERE user_id = :scope AND key = :key AND attempt = :attempt AND lease_until IS NOT NULL"
 _EXTEND = named(
     "idempotency_keys.extend",
     text(f"UPDATE idempotency_keys SET lease_until = clock_timestamp() + :lease {_OURS}"),  # noqa: S608  (a constant)
@@ -90,7 +96,7 @@ class IdempotencyKeyRepository:
 
     async def find(self, claim: Claim) -> Answered | None:
         """How the request with this key was answered, if there was one."""
-        statement = _FIND.bindparams(user_id=claim.user_id, key=claim.key)
+        statement = _FIND.bindparams(scope=claim.scope, key=claim.key)
         row = (await self._session.execute(statement)).first()
         return None if row is None else Answered(row.fingerprint, row.answer)
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import hmac
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -82,13 +81,17 @@ class IdempotentRequests:
         self._seals = Seals("idempotency", secrets)
 
     @asynccontextmanager
-    async def once(self, user_id: UUID, key: str) -> AsyncIterator[Execution | None]:
+    async def once(self, scope: UUID, key: str) -> AsyncIterator[Execution | None]:
         """Claim a key for a block that carries the request out and sets its answer; None where there is one already.
+
+        Args:
+            scope: a person's id, or ``scope_of`` a request that needs no login.
+            key: what the client sent.
 
         Raises:
             StillRunningError: another request with the key is carried out at the moment.
         """
-        claim = Claim(user_id, _id_of(key), uuid4())
+        claim = Claim(scope, _id_of(key), uuid4())
         async with self._transactions() as tx:
             is_ours = await tx.idempotency_keys.claim(claim, LEASE)
             known = None if is_ours else await tx.idempotency_keys.find(claim)
@@ -114,7 +117,7 @@ class IdempotentRequests:
         finally:
             await cancel_and_wait(renewal)
 
-    async def answer(self, user_id: UUID, key: str, fingerprint: bytes) -> KeptAnswer:
+    async def answer(self, scope: UUID, key: str, fingerprint: bytes) -> KeptAnswer:
         """How the request with this key was answered.
 
         Raises:
@@ -122,17 +125,22 @@ class IdempotentRequests:
             AnswerNotKeptError: it cannot be decrypted since SESSION_SECRET was changed.
             StillRunningError: the answer is gone; the key can be used again.
         """
-        claim = Claim(user_id, _id_of(key), uuid4())
+        claim = Claim(scope, _id_of(key), uuid4())
         async with self._transactions() as tx:
             known = await tx.idempotency_keys.find(claim)
         if known is None or known.answer is None or known.fingerprint is None:
             raise StillRunningError("the answer has just expired; send the request again", retry_after=_RETRY_SECONDS)
-        if not hmac.compare_digest(known.fingerprint, fingerprint):
+        answer = self._decrypted(claim, key, known.answer)
+        if not self._seals.has_mac(_subject(claim, key), fingerprint, known.fingerprint):
             raise IdempotencyKeyReusedError(
                 "this Idempotency-Key belongs to another request; choose a new one for each piece of work",
                 field="Idempotency-Key",
             )
-        return self._decrypted(claim, key, known.answer)
+        return answer
+
+    def scope_of(self, key: str, fingerprint: bytes) -> UUID:
+        """Where the key of a request without a login belongs: to this request, so that it meets nobody else's."""
+        return UUID(bytes=self._seals.mac(key.encode(), fingerprint)[:16])
 
     async def _settle(self, execution: Execution, key: str) -> None:
         """Keep the answer, or give the key back. A failure here harms no request: the lease ends by itself."""
@@ -142,7 +150,9 @@ class IdempotentRequests:
                     await tx.idempotency_keys.release(execution.claim)
                 else:
                     sealed = self._encrypted(execution.claim, key, execution.answer)
-                    await tx.idempotency_keys.answer(execution.claim, execution.fingerprint, sealed)
+                    # The body may hold a password, which a plain hash would let a thief guess by trying.
+                    fingerprint = self._seals.mac(_subject(execution.claim, key), execution.fingerprint)
+                    await tx.idempotency_keys.answer(execution.claim, fingerprint, sealed)
         except DataLayerError as error:
             log.warning("idempotent_answer_not_kept", reason=str(error))
 
@@ -172,8 +182,8 @@ class IdempotentRequests:
 
 
 def _subject(claim: Claim, key: str) -> bytes:
-    """One key of one person."""
-    return claim.user_id.bytes + key.encode()
+    """One key in its scope."""
+    return claim.scope.bytes + key.encode()
 
 
 def _id_of(key: str) -> UUID:

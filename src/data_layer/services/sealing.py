@@ -13,9 +13,9 @@ _NONCE = 12
 
 
 class Seals:
-    """Encrypts and decrypts for one purpose.
+    """Encrypts, decrypts and hashes for one purpose.
 
-    Each ``subject``, such as the id of a row, has a key of its own: what is sealed for one opens for no other.
+    Each ``subject``, such as the id of a row, has keys of its own: what is sealed for one opens for no other.
 
     Args:
         purpose: what for; a part of each key, so it must never change.
@@ -40,5 +40,17 @@ class Seals:
                 continue
         return None
 
+    def mac(self, subject: bytes, content: bytes) -> bytes:
+        """A hash of what may not be guessed by trying, such as a body with a password (HMAC-SHA-256)."""
+        return self._mac(self._secrets[0], subject, content)
+
+    def has_mac(self, subject: bytes, content: bytes, mac: bytes) -> bool:
+        """Whether this is the hash of the content, with the present secret or an older one."""
+        return any(hmac.compare_digest(self._mac(secret, subject, content), mac) for secret in self._secrets)
+
     def _cipher(self, secret: bytes, subject: bytes) -> AESGCM:
         return AESGCM(hmac.digest(secret, self._prefix + subject, "sha256"))
+
+    def _mac(self, secret: bytes, subject: bytes, content: bytes) -> bytes:
+        key = hmac.digest(secret, b"mac of " + self._prefix + subject, "sha256")
+        return hmac.digest(key, content, "sha256")
