@@ -18,11 +18,11 @@ from structlog.typing import EventDict
 from data_layer.observability.events import ConsoleLines, EventFormatter, Render, render_json
 from data_layer.observability.levels import set_level
 from data_layer.observability.log import FIELDS, get_log
-from data_layer.observability.log_file import EventHandler, FileHandler, LogFile
+from data_layer.observability.log_file import FileHandler, LogFile, StreamHandler
 from data_layer.observability.masking import Masker
 from data_layer.settings.observability import LogSettings
 
-_PRINTING = frozenset({logging.StreamHandler, EventHandler, FileHandler})
+_PRINTING = frozenset({logging.StreamHandler, StreamHandler, FileHandler})
 
 
 def configure_logging(
@@ -56,15 +56,13 @@ def configure_logging(
     """
     target = sys.stderr if stream is None else stream
     masker = Masker(secrets)
-    handlers: list[logging.Handler] = [EventHandler(target)]
-    handlers[0].setFormatter(
-        EventFormatter(masker, _renderer(settings.log_format, production=production, terminal=target.isatty()))
-    )
+
+    def formatter(*, terminal: bool) -> EventFormatter:
+        return EventFormatter(masker, _renderer(settings.log_format, production=production, terminal=terminal))
+
+    handlers: list[logging.Handler] = [StreamHandler(formatter(terminal=target.isatty()), target)]
     if to_file and settings.log_file is not None:
-        handlers.append(_file_handler(settings, settings.log_file))
-        handlers[1].setFormatter(
-            EventFormatter(masker, _renderer(settings.log_format, production=production, terminal=False))
-        )
+        handlers.append(_file_handler(formatter(terminal=False), settings, settings.log_file))
     _replace_printing_handlers(handlers)
     set_level(settings.log_level)
     _silence_access_log()
@@ -83,10 +81,10 @@ def configure_logging(
     )
 
 
-def _file_handler(settings: LogSettings, path: Path) -> FileHandler:
+def _file_handler(formatter: EventFormatter, settings: LogSettings, path: Path) -> FileHandler:
     file = LogFile(path.absolute(), maximum_size=settings.log_file_max_size, count=settings.log_file_count)
     file.open()
-    return FileHandler(file)
+    return FileHandler(formatter, file)
 
 
 def _renderer(form: str, *, production: bool, terminal: bool) -> Render:

@@ -7,7 +7,7 @@ import logging
 import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import orjson
@@ -16,7 +16,7 @@ from structlog.dev import ConsoleRenderer, plain_traceback
 
 from data_layer.context import current_correlation_id
 from data_layer.errors import DataLayerError
-from data_layer.observability.log import FIELDS
+from data_layer.observability.log import FIELDS, LoggedEvent
 from data_layer.observability.masking import Masker
 from data_layer.observability.tracing.current import current_trace_fields
 
@@ -39,36 +39,62 @@ class EventFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The line of one record; a record that cannot be formatted still gives a line that says so."""
+        stamp = _stamp(record.created, record.levelname.lower())
         try:
-            # What we have written ourselves holds no secret.
-            return self._render(_stamp(record) | self._masker.event(_event_of(record)))
+            return self._finish(stamp, _event_of(record))
         except Exception as error:  # noqa: BLE001  (a log call never raises into the application)
-            head = _stamp(record) | {"event": "log_event_unformattable", "logger": record.name}
-            return self._render(head | {"reason": type(error).__name__})
+            return self._failed(stamp, record.name, error)
+
+    def line(self, event: LoggedEvent) -> str:
+        """The line of an event of ours: the same as that of its record."""
+        stamp = _stamp(event.created, _level_name(event.level))
+        try:
+            fields = structlog.contextvars.get_contextvars() | event.fields
+            return self._finish(stamp, _event(event.name, event.logger, fields, event.error))
+        except Exception as error:  # noqa: BLE001  (a log call never raises into the application)
+            return self._failed(stamp, event.logger, error)
+
+    def _finish(self, stamp: Event, event: Event) -> str:
+        # What we have written ourselves holds no secret.
+        return self._render(stamp | self._masker.event(event))
+
+    def _failed(self, stamp: Event, logger: str, error: Exception) -> str:
+        head = stamp | {"event": "log_event_unformattable", "logger": logger}
+        return self._render(head | {"reason": type(error).__name__})
 
 
 def _event_of(record: logging.LogRecord) -> Event:
-    event: Event = {"event": _message(record), "logger": record.name}
-    fields = _fields(record)
+    error = record.exc_info[1] if record.exc_info else None
+    event = _event(_message(record), record.name, _fields(record), error)
+    if record.stack_info:
+        event["stack"] = record.stack_info
+    return event
+
+
+def _event(name: str, logger: str, fields: Event, error: BaseException | None) -> Event:
+    event: Event = {"event": name, "logger": logger}
     if (request := current_correlation_id()) is not None:
         event["correlation_id"] = fields.pop("correlation_id", request)
     event |= current_trace_fields()
     taken = (event.keys() | _STAMPED) & fields.keys()
     event |= {f"{name}_" if name in taken else name: value for name, value in fields.items()} if taken else fields
-    if record.exc_info and record.exc_info[1] is not None:
-        event["exception"] = _describe_exception(record.exc_info[1])
-    if record.stack_info:
-        event["stack"] = record.stack_info
+    if error is not None:
+        event["exception"] = _describe_exception(error)
     return event
 
 
 _STAMPED = frozenset({"timestamp", "level"})
 
 
-def _stamp(record: logging.LogRecord) -> Event:
-    microseconds = round(record.created * 1e6)
+def _stamp(created: float, level: str) -> Event:
+    microseconds = round(created * 1e6)
     moment = f"{_second(microseconds // 1_000_000)}.{microseconds % 1_000_000:06}Z"
-    return {"timestamp": moment, "level": record.levelname.lower()}
+    return {"timestamp": moment, "level": level}
+
+
+@cache
+def _level_name(number: int) -> str:
+    return logging.getLevelName(number).lower()
 
 
 @lru_cache(maxsize=4)

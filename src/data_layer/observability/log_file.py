@@ -8,13 +8,15 @@ import os
 import re
 import stat
 import sys
+from asyncio import AbstractEventLoop, get_running_loop
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TextIO
 
 from data_layer.errors import ConfigurationError
-from data_layer.observability.log import get_log
+from data_layer.observability.events import EventFormatter
+from data_layer.observability.log import EventHandler, LoggedEvent, get_log
 
 if sys.platform != "win32":
     import fcntl
@@ -59,20 +61,20 @@ class LogFile:
                 "that this process may write, or leave it empty to log to standard error only"
             ) from error
 
-    def append(self, line: bytes) -> None:
-        """Write one line, which ends with a line break.
+    def append(self, lines: bytes) -> None:
+        """Write one line or several, each of which ends with a line break.
 
         Raises:
-            OSError: it was not written, or only its beginning; the next line begins a new one.
+            OSError: they were not written, or only their beginning; the next call begins a new line.
         """
-        if self._is_too_long(line):
+        if self._is_too_long(lines):
             self._put_aside()
-            self._is_too_long(line)
-        line = b"\n" + line if self._ends_torn else line
-        written = os.write(self._descriptor, line)
-        self._ends_torn = written < len(line)
+            self._is_too_long(lines)
+        lines = b"\n" + lines if self._ends_torn else lines
+        written = os.write(self._descriptor, lines)
+        self._ends_torn = written < len(lines)
         if self._ends_torn:
-            raise OSError("only the beginning of the line was written")
+            raise OSError("only the beginning was written")
 
     def close(self) -> None:
         """Close it. Harmless when it is closed; writing opens it again."""
@@ -80,8 +82,8 @@ class LogFile:
         if descriptor >= 0:
             os.close(descriptor)
 
-    def _is_too_long(self, line: bytes) -> bool:
-        """Whether the line belongs into a new file; afterwards the file that has the name is open."""
+    def _is_too_long(self, lines: bytes) -> bool:
+        """Whether the lines belong into a new file; afterwards the file that has the name is open."""
         try:
             found = self._path.stat()
         except FileNotFoundError:
@@ -89,7 +91,7 @@ class LogFile:
         if found is None or _identity(found) != self._identity:
             self.close()
             found = self._open()
-        return 0 < self._maximum_size < found.st_size + len(line) and found.st_size > 0
+        return 0 < self._maximum_size < found.st_size + len(lines) and found.st_size > 0
 
     def _open(self) -> os.stat_result:
         descriptor = os.open(self._path, _APPEND, 0o600)
@@ -135,51 +137,115 @@ def _identity(found: os.stat_result) -> tuple[int, int]:
 
 log = get_log(__name__)
 
+_PIPE_BUFFER = 4096
+"""Bytes that a pipe takes as a whole (PIPE_BUF of Linux; POSIX promises 512)."""
+_LONGEST_CHARACTER = 4
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 
 
-class EventHandler(logging.StreamHandler[TextIO]):
-    """A full disk or a closed pipe loses the line, never the request that logged it."""
+class LineHandler(EventHandler):
+    """Writes lines in their order; those that may wait, when the event loop turns or so many have come together.
+
+    Many lines cost as much as one: a call of the system. Together they are no longer than what a pipe takes as a whole,
+    so that the lines of several processes do not mix.
+
+    Args:
+        formatter: makes the lines.
+    """
+
+    def __init__(self, formatter: EventFormatter) -> None:
+        super().__init__()
+        self.formatter: EventFormatter = formatter
+        self._waiting: list[str] = []
+        self._size = 0
+        self._loop: AbstractEventLoop | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one record as one piece, so that the lines of several threads do not mix."""
+        """Write one record as one line. What fails loses lines, never what logged them."""
         with suppress(Exception):
-            line = self.format(record) + self.terminator
-            try:
-                self.stream.write(line)
-            except UnicodeEncodeError:
-                # The escapes of JSON, which are right in a JSON line and legible in any other.
-                self.stream.write(_NOT_ASCII.sub(lambda found: json.dumps(found[0])[1:-1], line))
-            self.stream.flush()
+            self._add(self.formatter.format(record), may_wait=False)
+
+    def write_event(self, event: LoggedEvent) -> None:
+        """Write one event as one line."""
+        with suppress(Exception):
+            self._add(self.formatter.line(event), may_wait=event.may_wait)
+
+    def flush(self) -> None:
+        """Write what waits. It is called at the end of the program, too."""
+        with self.lock or nullcontext():
+            lines, self._waiting, self._size, self._loop = self._waiting, [], 0, None
+            if lines:
+                with suppress(Exception):
+                    self._write("\n".join([*lines, ""]), len(lines))
+
+    def _add(self, line: str, *, may_wait: bool) -> None:
+        size = len(line) + 1 if line.isascii() else _LONGEST_CHARACTER * len(line) + 1
+        with self.lock or nullcontext():
+            if self._size + size > _PIPE_BUFFER:
+                self.flush()
+            self._waiting.append(line)
+            self._size += size
+            if not (may_wait and self._flushes_soon()):
+                self.flush()
+
+    def _flushes_soon(self) -> bool:
+        """Whether the event loop of this thread, if it has one, flushes when it turns."""
+        try:
+            loop = get_running_loop()
+        except RuntimeError:
+            return False
+        if loop is not self._loop:
+            self._loop = loop
+            loop.call_soon(self.flush)
+        return True
+
+    def _write(self, text: str, lines: int) -> None:
+        """Write so many lines as one piece."""
+        raise NotImplementedError
 
 
-class FileHandler(logging.Handler):
+class StreamHandler(LineHandler):
+    """A full disk or a closed pipe loses lines, never the request that logged them."""
+
+    def __init__(self, formatter: EventFormatter, stream: TextIO) -> None:
+        super().__init__(formatter)
+        self._stream = stream
+
+    def _write(self, text: str, lines: int) -> None:
+        del lines
+        try:
+            self._stream.write(text)
+        except UnicodeEncodeError:
+            # The escapes of JSON, which are right in a JSON line and legible in any other.
+            self._stream.write(_NOT_ASCII.sub(lambda found: json.dumps(found[0])[1:-1], text))
+        self._stream.flush()
+
+
+class FileHandler(LineHandler):
     """Lines that a file does not take, because the disk is full or its folder gone, are counted and left out."""
 
-    def __init__(self, file: LogFile) -> None:
-        super().__init__()
+    def __init__(self, formatter: EventFormatter, file: LogFile) -> None:
+        super().__init__(formatter)
         self._file = file
         self._lost = 0
 
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write one record as one line."""
-        with suppress(Exception):
-            line = f"{self.format(record)}\n".encode(errors="backslashreplace")
-            try:
-                self._file.append(line)
-            except OSError as error:
-                self._note_loss(error)
-            else:
-                self._tell_loss()
-
     def close(self) -> None:
         """Close the file."""
+        self.flush()
         self._file.close()
         super().close()
 
-    def _note_loss(self, error: OSError) -> None:
-        self._lost += 1
-        if self._lost == 1:  # This event fails here as well, and arrives where else the log goes.
+    def _write(self, text: str, lines: int) -> None:
+        try:
+            self._file.append(text.encode(errors="backslashreplace"))
+        except OSError as error:
+            self._note_loss(error, lines)
+        else:
+            self._tell_loss()
+
+    def _note_loss(self, error: OSError, lines: int) -> None:
+        is_first, self._lost = self._lost == 0, self._lost + lines
+        if is_first:  # This event fails here as well, and arrives where else the log goes.
             log.error("log_file_write_failed", reason=error.strerror or str(error))
 
     def _tell_loss(self) -> None:

@@ -280,7 +280,9 @@ class Masker:
         self._harmless_texts: set[str] = set()
 
     def event(self, event: dict[str, Any]) -> dict[str, Any]:
-        """A copy made of JSON's types only, without secrets."""
+        """What is to be shown of an event: made of JSON's types only, without secrets."""
+        if len(event) <= _ITEMS and self.has_cleared(event.items()):
+            return event
         return _Walk(self).fields(event.items(), _DEPTH)
 
     def text(self, text: str) -> str:
@@ -306,13 +308,20 @@ class Masker:
                 self._harmless_fields.add(name)
         return masked
 
-    def has_cleared(self, name: Any, value: Any) -> bool:
-        """Whether a field is one of those that come again and again, and shown as it is."""
-        if type(name) is not str or name not in self._harmless_fields:
-            return False
-        if type(value) is str:
-            return (value in self._harmless_texts and value.isascii()) or self._is_id(value)
-        return type(value) in _PLAIN and not (type(value) is int and abs(value) >= _LARGEST_NUMBER)
+    def has_cleared(self, fields: Iterable[tuple[Any, Any]]) -> bool:
+        """Whether fields are of those that come again and again, and shown as they are."""
+        # One loop without a call for each field: there is a line for every request.
+        names, texts = self._harmless_fields, self._harmless_texts
+        for name, value in fields:
+            kind = type(value)
+            if type(name) is not str or name not in names:
+                return False
+            if kind is str:
+                if not ((value in texts and value.isascii()) or self._is_id(value)):
+                    return False
+            elif kind not in _PLAIN or (kind is int and abs(value) >= _LARGEST_NUMBER):
+                return False
+        return True
 
     def _is_id(self, text: str) -> bool:
         """Whether a text is hexadecimal and no secret of this process: ids are seldom seen again."""
@@ -355,7 +364,7 @@ class _Walk:
         masker = self._masker
         found: dict[str, Any] = {}
         for name, value in islice(items, _ITEMS):
-            if masker.has_cleared(name, value) and self._values > 0:
+            if masker.has_cleared(((name, value),)) and self._values > 0:
                 self._values -= 1
                 found[name] = value
             else:

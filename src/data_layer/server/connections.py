@@ -230,7 +230,8 @@ class LimitedConnection(HttpToolsProtocol):
             before = self.cycle
             super().on_headers_complete()
             if self.cycle is not before:  # And not a WebSocket.
-                self.cycle.transport = _Ending(self.transport, self.end)
+                has_body = self.scope["method"] != "HEAD"
+                self.cycle.transport = AnswerTransport(self.transport, self.end, has_body=has_body)
             self._phase = _Phase.BODY
             self._deadline = self.loop.time() + self._limits.request_seconds
 
@@ -444,22 +445,51 @@ class LimitedConnection(HttpToolsProtocol):
         self.transport.abort()
 
 
-class _Ending(asyncio.Transport):
-    """The transport as one request and its answer see it: closing it means that the answer was the last one."""
+class AnswerTransport(asyncio.Transport):
+    """The transport as one request and its answer see it: closing it means that the answer was the last one.
 
-    def __init__(self, transport: asyncio.Transport, end: Callable[[], None]) -> None:
+    The head of an answer waits for its body, which mostly follows at once, until the event loop turns: each call of the
+    system costs as much as parsing the request.
+
+    Args:
+        transport: of the connection.
+        end: called in place of closing it.
+        has_body: whether the answer may have one; without, the head does not wait.
+    """
+
+    __slots__ = ("_end", "_has_begun", "_head", "_transport")
+
+    def __init__(self, transport: asyncio.Transport, end: Callable[[], None], *, has_body: bool) -> None:
         super().__init__()
         self._transport = transport
         self._end = end
+        self._has_begun = not has_body
+        self._head: bytes | bytearray | memoryview | None = None
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        self._transport.write(data)
+        """Send bytes; the first ones a moment later, together with the next."""
+        if self._head is not None:
+            head, self._head = self._head, None
+            self._transport.writelines((head, data))
+        elif self._has_begun:
+            self._transport.write(data)
+        else:
+            self._has_begun, self._head = True, data
+            asyncio.get_running_loop().call_soon(self._flush)
 
     def is_closing(self) -> bool:
+        """Whether the connection ends."""
         return self._transport.is_closing()
 
     def close(self) -> None:
+        """End the connection after what was written."""
+        self._flush()
         self._end()
+
+    def _flush(self) -> None:
+        head, self._head = self._head, None
+        if head is not None and not self._transport.is_closing():
+            self._transport.write(head)
 
 
 class _ProbesOnly:

@@ -107,7 +107,7 @@ class RequestMiddleware:
                 if counters is not None:
                     counters.in_progress -= 1
                     counters.note(self._route(scope), answer.status, seconds)
-                level = log.debug if scope["path"] in _PROBES else log.info
+                level = log.debug if scope["path"] in _PROBES else log.info_often
                 level(
                     "request_answered",
                     method=scope["method"],
