@@ -238,7 +238,10 @@ class ServiceRoute(APIRoute):
             set_patience(patience_until(seconds))
         response = await within(seconds, partial(self._handle, request, handle))
         # What people see of themselves stays out of every cache, unless the handler says otherwise.
-        if not any(name == b"cache-control" for name, _ in response.raw_headers):
+        for name, _ in response.raw_headers:
+            if name == b"cache-control":
+                break
+        else:
             response.raw_headers.append(_NEVER_STORED)
         if request.method == "HEAD" and isinstance(response, GeneratedResponse):
             await response.leave_out_body()

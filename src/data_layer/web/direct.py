@@ -93,8 +93,7 @@ class DirectHandler:
             written: has the JSON of what was answered lately.
             request: handed to it.
         """
-        response = Response(status_code=self._status)
-        response.raw_headers.clear()  # The length of no body.
+        response = _Answer(self._status)
         if self._request is not None:
             arguments[self._request] = request
         if self._response is not None:
@@ -105,6 +104,16 @@ class DirectHandler:
         response.body = written.json(value, self._write)
         response.raw_headers[:0] = ((b"content-length", b"%d" % len(response.body)), _JSON)
         return response
+
+
+class _Answer(Response):
+    """What a handler sets headers, cookies and the status of, before there is a body."""
+
+    def __init__(self, status: int) -> None:
+        # Starlette's would encode no body, and set its length.
+        self.status_code = status
+        self.background = None
+        self.raw_headers = []
 
 
 def fits(route: APIRoute) -> bool:
