@@ -13,6 +13,7 @@ from psycopg import OperationalError
 
 from data_layer import DataLayer
 from data_layer.cache import Cache, markers, write_intents
+from data_layer.cache.codec import INTENTS, VERSION
 from data_layer.cache.write_intents import TransactionKeys
 from data_layer.config import Settings
 from data_layer.database.driver import DriverConnection
@@ -25,6 +26,7 @@ from tests.cache.conftest import CacheAt
 from tests.support import make_user
 
 LONG = 20
+_INTENTS = VERSION + bytes((INTENTS,))
 
 
 def loader(value: Any) -> Any:
@@ -150,6 +152,53 @@ class TestOneWriter:
                 await cache.client.config_set("maxmemory", "0")
                 assert await cache.get_or_load("key", loader("newer"), 60) == "newer"
                 assert await cache.get("key") == "newer"
+
+
+class TestManyWriters:
+    """The intents of one key, as the server keeps them."""
+
+    @staticmethod
+    async def eval(cache: Cache, script: markers.Script, *arguments: bytes | int) -> None:
+        await cache._commands.eval(script, cache._namespace.key("key"), *arguments)
+
+    @staticmethod
+    async def intents(cache: Cache) -> list[tuple[bytes, int]]:
+        text = await cache._commands.run("GET", cache._namespace.key("key")) or _INTENTS
+        assert text.startswith(_INTENTS)
+        size = markers.TOKEN_SIZE
+        intents = [text[start : start + size + 13] for start in range(len(_INTENTS), len(text), size + 13)]
+        return [(intent[:size], int(intent[size:])) for intent in intents]
+
+    async def writers(self, cache: Cache) -> list[bytes]:
+        return [token for token, _ in await self.intents(cache)]
+
+    async def test_each_removes_its_own_wherever_it_stands(self, cache: Cache) -> None:
+        dead, *writers = (markers.new_token() for _ in range(5))
+        await cache._commands.run("SET", cache._namespace.key("key"), _INTENTS + dead + b"0000000000001")
+        for writer in writers:
+            await self.eval(cache, markers.ANNOUNCE, writer, 60_000)
+        first, second, third, fourth = writers
+        assert await self.writers(cache) == writers, "the intent past its deadline is gone"
+        await self.eval(cache, markers.SETTLE, second)
+        await self.eval(cache, markers.SETTLE, second)
+        await self.eval(cache, markers.SETTLE, b"")
+        assert await self.writers(cache) == [first, third, fourth]
+        await self.eval(cache, markers.ANNOUNCE, first, 60_000)
+        assert await self.writers(cache) == [third, fourth, first]
+        for writer in (first, third):
+            await self.eval(cache, markers.SETTLE, writer)
+        assert await self.writers(cache) == [fourth]
+        await self.eval(cache, markers.SETTLE, fourth)
+        assert await cache._commands.run("EXISTS", cache._namespace.key("key")) == 0
+
+    async def test_their_deadlines_are_in_order_also_after_the_clock_went_back(self, cache: Cache) -> None:
+        early, late = markers.new_token(), markers.new_token()
+        await self.eval(cache, markers.ANNOUNCE, early, 600_000)
+        await self.eval(cache, markers.ANNOUNCE, late, 60_000)
+        (_, before), (_, after) = await self.intents(cache)
+        assert before <= after
+        await self.eval(cache, markers.SETTLE, late)
+        assert await cache._commands.run("PTTL", cache._namespace.key("key")) > 500_000
 
 
 class TestWithoutRedis:
@@ -347,7 +396,7 @@ class IntentMachine(RuleBasedStateMachine):
     def eval(self, script: Any, *arguments: Any) -> Any:
         return self.run(self.cache._commands.eval(script, self.key, *arguments))
 
-    @precondition(lambda self: len(self.writers) < 2)
+    @precondition(lambda self: len(self.writers) < 4)
     @rule()
     def announce(self) -> None:
         self.writers.append(markers.new_token())

@@ -26,6 +26,8 @@ from data_layer.cache.wire.connection import Command
 from data_layer.errors import CacheError, CacheFullError
 
 TOKEN_SIZE = 16
+_DEADLINE_SIZE = 13
+_INTENT_SIZE = TOKEN_SIZE + _DEADLINE_SIZE
 VALUE, FREE, WAIT, CLOSED, REPLACED = range(5)
 """What TAKE_LEASE found: a value; or the lease is yours, another's, or not given now.
 
@@ -61,51 +63,50 @@ end
 
 _BEGINNING = f"{_KINDS}\nlocal KEY = KEYS[1]\n{_STORED}"
 
-_INTENTS = f"""
--- The intents of others that are not past their deadline, and the latest deadline.
-local kept, latest = '', 0
-if kind == INTENTS then
-  for start = 3, #stored, {TOKEN_SIZE + 13} do
-    local token = string.sub(stored, start, start + {TOKEN_SIZE - 1})
-    local deadline = tonumber(string.sub(stored, start + {TOKEN_SIZE}, start + {TOKEN_SIZE + 12}))
-    if deadline > now and token ~= ARGV[1] then
-      kept = kept .. string.sub(stored, start, start + {TOKEN_SIZE + 12})
-      latest = math.max(latest, deadline)
-    end
-  end
-end
-"""
-
-
-def _for_each_key(change: str) -> Script:
-    """A script with one whole number as its answer for each of its keys."""
-    return Script(
-        f"""{_KINDS}
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local function change(KEY)
-{_STORED}{_INTENTS}{change}
-end
-local answers = {{}}
-for number, key in ipairs(KEYS) do answers[number] = change(key) end
-return answers
-"""
-    )
-
-
 _FULL = -1
 
-ANNOUNCE = _for_each_key(
-    f"""
-local deadline = now + ARGV[2]
-local intents = INTENTS .. kept .. ARGV[1] .. string.format('%013.0f', deadline)
-local answer = redis.pcall('SET', KEY, intents, 'PX', math.max(latest, deadline) - now)
-if answer.err then
-  -- The server is full, or else refuses this too. Without room for intents there is none for a value either.
-  redis.call('UNLINK', KEY)
-  return {_FULL}
+_FOR_EACH_KEY = f"""{_KINDS}
+-- The stored texts: false for nothing, and for another data type. One command, because each costs more than its work.
+local texts = redis.call('MGET', unpack(KEYS))
+local answers = {{}}
+local function milliseconds()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
 end
-return 1
+-- The intents of others that are not past their deadline. They stand in the order of their deadlines, so that nothing
+-- has to be taken apart here when many writers are at work.
+local function others(text, now)
+  local first = 3
+  while first < #text and tonumber(string.sub(text, first + {TOKEN_SIZE}, first + {_INTENT_SIZE - 1})) <= now do
+    first = first + {_INTENT_SIZE}
+  end
+  local own = ARGV[1] ~= '' and string.find(text, ARGV[1], first, true)
+  if not own then return string.sub(text, first) end
+  return string.sub(text, first, own - 1) .. string.sub(text, own + {_INTENT_SIZE})
+end
+local function latest(intents) return tonumber(string.sub(intents, -{_DEADLINE_SIZE})) end
+"""
+"""The beginning of a script with one whole number as its answer for each of its keys."""
+
+ANNOUNCE = Script(
+    _FOR_EACH_KEY
+    + f"""
+local now = milliseconds()
+for number, key in ipairs(KEYS) do
+  local kept, deadline = '', now + ARGV[2]
+  local text = texts[number]
+  if text and string.sub(text, 1, 2) == INTENTS then kept = others(text, now) end
+  if kept ~= '' then deadline = math.max(deadline, latest(kept)) end  -- In order, also if the clock went back.
+  local intents = INTENTS .. kept .. ARGV[1] .. string.format('%0{_DEADLINE_SIZE}.0f', deadline)
+  local answer = redis.pcall('SET', key, intents, 'PX', deadline - now)
+  answers[number] = 1
+  if answer.err then
+    -- The server is full, or else refuses this too. Without room for intents there is none for a value either.
+    redis.call('UNLINK', key)
+    answers[number] = {_FULL}
+  end
+end
+return answers
 """
 )
 """Adds the intent ARGV[1] with a life of ARGV[2] milliseconds, in place of any value or lease.
@@ -113,18 +114,35 @@ return 1
 -1: the server is full.
 """
 
-SETTLE = _for_each_key(
-    """
--- Also where there is nothing: a replica refuses it, instead of saying that all is well.
-if kind == nil then redis.call('UNLINK', KEY) return 0 end
-if kind == LOCK then return 0 end
-if kind == '' then redis.call('UNLINK', KEY) return 1 end
-if kept == '' then
-  redis.call('UNLINK', KEY)
-elseif #kept + 2 < #stored then
-  redis.call('SET', KEY, INTENTS .. kept, 'PX', latest - now)
+SETTLE = Script(
+    _FOR_EACH_KEY
+    + f"""
+local removed = {{}}
+for number, key in ipairs(KEYS) do
+  local text = texts[number]
+  local kind = text and string.sub(text, 1, 2)
+  answers[number] = 0
+  if not text then
+    -- Also where there is nothing: a replica refuses it, instead of saying that all is well.
+    answers[number] = redis.call('UNLINK', key)
+  elseif kind == INTENTS then
+    local kept, now = '', 0
+    if #text ~= {2 + _INTENT_SIZE} or string.sub(text, 3, {2 + TOKEN_SIZE}) ~= ARGV[1] then
+      now = milliseconds()
+      kept = others(text, now)
+    end
+    if kept == '' then
+      removed[#removed + 1] = key
+    elseif #kept + 2 < #text then
+      redis.call('SET', key, INTENTS .. kept, 'PX', latest(kept) - now)
+    end
+  elseif kind ~= LOCK then
+    removed[#removed + 1] = key
+    if kind ~= LEASE then answers[number] = 1 end
+  end
 end
-return 0
+if #removed > 0 then redis.call('UNLINK', unpack(removed)) end
+return answers
 """
 )
 """Removes the value, the lease and the intent ARGV[1], which may be empty; others' intents stay. 1: it was a value."""

@@ -48,18 +48,13 @@ _Savepoint = tuple[int, dict[Entity, set[str]], set[Entity], set[Entity], dict[E
 
 
 class WatchedSession(Session):
-    """A session that reports to the ``EntityRollback`` in its ``info`` what it writes."""
+    """A session that reports to the ``EntitySession`` in its ``info`` what it writes."""
 
 
 class EntityRollback:
-    """Remembers how the entities of one transaction were.
+    """Remembers how the entities of one transaction were."""
 
-    Args:
-        forget: takes entities out of the transaction that a savepoint has made new again.
-    """
-
-    def __init__(self, forget: Callable[[Sequence[Entity]], None]) -> None:
-        self._forget = forget
+    def __init__(self) -> None:
         self._inserted: list[tuple[RowMapper[Any], Entity, Values]] = []
         self._before: dict[Entity, Values] = {}
         self._changed: dict[Entity, set[str]] = {}
@@ -108,8 +103,13 @@ class EntityRollback:
         values = dict(_values_in(savepoint.session))
         self._savepoints[savepoint] = len(self._inserted), changed, set(self._added), set(self._removed), values
 
-    def rolled_back_to(self, savepoint: SessionTransaction) -> None:
-        """Put everything back as it was at a savepoint."""
+    def rolled_back_to(self, savepoint: SessionTransaction, forget: Callable[[Entity], None]) -> None:
+        """Put everything back as it was at a savepoint.
+
+        Args:
+            savepoint: that was announced before.
+            forget: takes an entity out of the transaction that the savepoint has made new again.
+        """
         count, changed, added, removed, values = self._savepoints[savepoint]
         self._changed = {entity: set(names) for entity, names in changed.items()}
         self._added, self._removed = set(added), set(removed)
@@ -117,7 +117,8 @@ class EntityRollback:
             _restore(entity, stored)
         inserted = self._inserted[count:]
         del self._inserted[count:]
-        self._forget([entity for _, entity, _ in inserted])
+        for _, entity, _ in inserted:
+            forget(entity)
         for mapper, entity, given in inserted:
             mapper.mark_removed(entity, given)
 
@@ -152,23 +153,28 @@ def _restore(entity: Entity, values: Values) -> None:
 
 @event.listens_for(WatchedSession, "before_flush")
 def _before_flush(session: Session, *_: object) -> None:
-    session.info[EntityRollback].before_flush(session)
+    _owner_of(session).rollback.before_flush(session)
 
 
 @event.listens_for(WatchedSession, "after_transaction_create")
 def _after_create(session: Session, transaction: SessionTransaction) -> None:
     if transaction.nested:
-        session.info[EntityRollback].savepoint(transaction)
+        _owner_of(session).rollback.savepoint(transaction)
 
 
 @event.listens_for(WatchedSession, "after_soft_rollback")
 def _after_rollback(session: Session, transaction: SessionTransaction) -> None:
-    rollback: EntityRollback = session.info[EntityRollback]
+    owner = _owner_of(session)
     savepoint = transaction if transaction.nested else session.get_nested_transaction()
     if savepoint is not None:
-        rollback.rolled_back_to(savepoint)
+        owner.rollback.rolled_back_to(savepoint, owner.forget)
     else:
-        rollback.after_failure()
+        owner.rollback.after_failure()
+
+
+def _owner_of(session: Session) -> EntitySession:
+    owner: EntitySession = session.info[EntitySession]
+    return owner
 
 
 Rows = list[tuple[Any, ...]]
@@ -201,7 +207,7 @@ class EntitySession:
         self._new: dict[Entity, None] = {}  # In the order of adding.
         self._waiting: list[tuple[Statement, Answer]] = []
         self._known: dict[tuple[type[Entity], UUID], Entity] = {}
-        self._rollback = EntityRollback(self._forget_all)
+        self.rollback = EntityRollback()  # Without a reference to here: a cycle would be left to the garbage collector.
         self._orm: AsyncSession | None = None
 
     def add(self, entity: Entity) -> None:
@@ -327,13 +333,13 @@ class EntitySession:
         """Show in a known entity what a statement has stored."""
         entity = self._known.get((entity_type, entity_id))
         if entity is not None:
-            self._rollback.take_over(entity, values)
+            self.rollback.take_over(entity, values)
 
     def changed(self, entity_type: type[E]) -> set[UUID]:
         """The ids of the stored entities of a type that this transaction has changed, or will with the next flush."""
         known = (entity for entity in self._known.values() if isinstance(entity, entity_type))
         pending = (entity for entity in known if instance_state(entity).modified)
-        return {entity.id for entity in (*self._rollback.written(entity_type), *pending)}
+        return {entity.id for entity in (*self.rollback.written(entity_type), *pending)}
 
     @property
     def writes_at_once(self) -> bool:
@@ -393,7 +399,7 @@ class EntitySession:
                 await uninterrupted(self._end_use())
         finally:
             if self.outcome is not Outcome.COMMITTED:
-                self._rollback.take_back()
+                self.rollback.take_back()
             self._new.clear()
             self._waiting.clear()
             self._known.clear()
@@ -433,7 +439,7 @@ class EntitySession:
             await self._transaction.begin()
             connection = await self._transaction.connection()
             session = AsyncSession(connection, expire_on_commit=False, sync_session_class=WatchedSession)
-            session.info[EntityRollback] = self._rollback
+            session.info[EntitySession] = self
             self._orm = session
             self._orm.add_all(self._known.values())
         return self._orm
@@ -481,7 +487,7 @@ class EntitySession:
             self._waiting = waiting + self._waiting
             raise
         for mapper, entity, rows in zip(mappers, entities, answers, strict=False):
-            self._rollback.inserted(mapper, entity, mapper.mark_inserted(entity, rows[0] if rows else ()))
+            self.rollback.inserted(mapper, entity, mapper.mark_inserted(entity, rows[0] if rows else ()))
             self._know(entity)
         answers = answers[len(entities) :]
         for (_, answer), rows in zip(waiting, answers, strict=False):
@@ -500,10 +506,6 @@ class EntitySession:
             return known  # type: ignore[return-value]  # The key holds the type.
         self._know(entity)
         return entity
-
-    def _forget_all(self, entities: Sequence[Entity]) -> None:
-        for entity in entities:
-            self.forget(entity)
 
     def _mapper(self, entity_type: type[E]) -> RowMapper[E]:
         return row_mapper(entity_type, self._database.dialect)
