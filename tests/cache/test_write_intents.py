@@ -14,6 +14,7 @@ from psycopg import OperationalError
 from data_layer import DataLayer
 from data_layer.cache import Cache, markers, write_intents
 from data_layer.cache.codec import INTENTS, VERSION
+from data_layer.cache.commands import Script
 from data_layer.cache.write_intents import TransactionKeys
 from data_layer.config import Settings
 from data_layer.database.driver import DriverConnection
@@ -158,7 +159,7 @@ class TestManyWriters:
     """The intents of one key, as the server keeps them."""
 
     @staticmethod
-    async def eval(cache: Cache, script: markers.Script, *arguments: bytes | int) -> None:
+    async def eval(cache: Cache, script: Script, *arguments: bytes | int) -> None:
         await cache._commands.eval(script, cache._namespace.key("key"), *arguments)
 
     @staticmethod

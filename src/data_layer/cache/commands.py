@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import itertools
 from asyncio import Future
@@ -131,18 +132,29 @@ class CommandRunner:
                 return Sent(commands, [connection.send(each) for each in packed], repeatable=repeatable)
         return Sent(commands, None, repeatable=repeatable)
 
-    async def finish(self, sent: Sent) -> list[Any]:
-        """The answers to a batch, which is sent now if it could not be before, and again where that helps."""
+    async def finish(self, sent: Sent, deadline: float | None = None) -> list[Any]:
+        """The answers to a batch, which is sent now if it could not be before, and again where that helps.
+
+        Args:
+            sent: what ``begin`` returned.
+            deadline: in seconds of the loop's clock, for what is sent only now; what is on its way already ends within
+                the limit of its connection, and needs no timer of its own.
+
+        Raises:
+            TimeoutError: after the deadline.
+        """
         primary, waiters = self._only, sent.waiters
         if primary is None or waiters is None:
-            return await self._run_batch(sent.commands, repeatable=sent.repeatable)
+            async with asyncio.timeout_at(deadline):
+                return await self._run_batch(sent.commands, repeatable=sent.repeatable)
         answers = [await waiter for waiter in waiters]
         if not any(isinstance(answer, Exception | bytes) for answer in answers):  # Of scripts, nearly always.
             return answers
         requests = [Request([command], repeatable=sent.repeatable) for command in sent.commands]
         for request, waiter in zip(requests, waiters, strict=True):
             request.primary, request.waiters = primary, [waiter]
-        outcomes = await self._dispatcher.finish(primary, requests)
+        async with asyncio.timeout_at(deadline):
+            outcomes = await self._dispatcher.finish(primary, requests)
         return [_result(request, outcome) for request, outcome in zip(requests, outcomes, strict=True)]
 
     async def run_all(self, commands: Sequence[Command], *, atomic: bool = False, repeatable: bool = True) -> list[Any]:

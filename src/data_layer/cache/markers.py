@@ -5,7 +5,8 @@ comparing and setting; so a reader that is late, however late, never puts back w
 
 *Intents* (kind 3) are the tokens of writers that are between "I am about to commit" and "it is decided", each with a
 deadline in milliseconds of the server's clock. While there is one, no lease is given. What a crashed writer leaves
-behind lasts until its deadline.
+behind lasts until its deadline. Deadlines never descend, so that those that have passed are at the beginning, and the
+key lives until the last one.
 
 A *lock* (kind 4) is the last fencing token and, while it is held, the token of the holder.
 
@@ -16,6 +17,7 @@ can count with.
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Collection, Iterable, Sequence
 
@@ -298,13 +300,19 @@ class Scripts:
         return self.runner.begin([_call(script, some, *arguments) for some in self._together(keys)])
 
     async def finish(
-        self, sent: Sent, script: Script, keys: Sequence[bytes], *arguments: bytes | int
+        self,
+        sent: Sent,
+        script: Script,
+        keys: Sequence[bytes],
+        *arguments: bytes | int,
+        deadline: float | None = None,
     ) -> dict[bytes, int | CacheError]:
-        """The answers to what ``begin`` was called with."""
+        """The answers to what ``begin`` was called with; see ``CommandRunner.finish`` for the deadline."""
         answers: dict[bytes, int | CacheError] = {}
-        for some, found in zip(self._together(keys), await self.runner.finish(sent), strict=True):
+        for some, found in zip(self._together(keys), await self.runner.finish(sent, deadline), strict=True):
             if isinstance(found, ScriptUnknownError):
-                answers |= {key: await self._answer(script, key, *arguments) for key in some}
+                async with asyncio.timeout_at(deadline):
+                    answers |= {key: await self._answer(script, key, *arguments) for key in some}
             elif isinstance(found, CacheError):
                 answers |= dict.fromkeys(some, found)
             else:

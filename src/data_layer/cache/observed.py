@@ -45,9 +45,9 @@ class ObservedCommandRunner(CommandRunner):
             return await super().run_on(primary, *command)
 
     @override
-    async def finish(self, sent: Sent) -> list[Any]:
+    async def finish(self, sent: Sent, deadline: float | None = None) -> list[Any]:
         with self._watched_batch(sent.commands):
-            return await super().finish(sent)
+            return await super().finish(sent, deadline)
 
     @override
     async def run_all(self, commands: Sequence[Command], *, atomic: bool = False, repeatable: bool = True) -> list[Any]:

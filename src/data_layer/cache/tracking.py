@@ -218,8 +218,10 @@ class Tracking:
             keys = [*self._waiting, *self._watched]
         if self._watched:
             self._note_changes(keys)
+        self._near.drop(*keys)
+        if not self._waiting:
+            return
         for key in keys:
-            self._near.drop(key)
             change = self._waiting.pop(key, None)
             if change is not None and not change.done():
                 change.set_result(None)

@@ -71,18 +71,21 @@ class WriteIntents:
     async def announce(self, keys: Sequence[bytes], token: bytes, time_limit: float) -> None:
         """The keys are about to change: nobody stores a value there before ``settle``, or for a minute.
 
-        Ends within ``time_limit`` seconds, whether Redis took it or not.
+        Ends within ``time_limit`` seconds, whether Redis took it or not; half a second later where a connection that
+        was silent has to prove first that its server is there.
         """
-        self._open[token] = tuple(keys)
-        milliseconds = round(INTENT_SECONDS * 1000)
-        for key in keys:
-            self._near.drop(key)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(time_limit):
-                failures = await self.scripts.run_for_all(markers.ANNOUNCE, keys, token, milliseconds)
-                self._add_pending(key for key, error in failures.items() if not isinstance(error, CacheFullError))
-                return
-        self._add_pending(keys)
+        self._open[token] = keys = tuple(keys)
+        self._near.drop(*keys)
+        arguments = token, round(INTENT_SECONDS * 1000)
+        deadline = asyncio.get_running_loop().time() + time_limit
+        sent = self.scripts.begin(markers.ANNOUNCE, keys, *arguments)
+        try:
+            answers = await self.scripts.finish(sent, markers.ANNOUNCE, keys, *arguments, deadline=deadline)
+        except TimeoutError:
+            self._add_pending(keys)
+            return
+        failures = {key: answer for key, answer in answers.items() if isinstance(answer, CacheError)}
+        self._add_pending(key for key, error in failures.items() if not isinstance(error, CacheFullError))
 
     async def settle(self, keys: Sequence[bytes], token: bytes = _NOBODY) -> int:
         """The change is decided, or there was none: the keys are absent now. Says how many values were removed."""
@@ -131,8 +134,7 @@ class WriteIntents:
         await cancel_and_wait(self._delivery)
 
     def _begin_settling(self, keys: Sequence[bytes], token: bytes) -> _Settling:
-        for key in keys:
-            self._near.drop(key)
+        self._near.drop(*keys)
         return keys, token, self.scripts.begin(markers.SETTLE, keys, token)
 
     async def _finish_settling(self) -> None:
@@ -147,8 +149,7 @@ class WriteIntents:
             raise
         finally:
             self._open.pop(token, None)
-            for key in keys:
-                self._near.drop(key)
+            self._near.drop(*keys)
         self._remember(keys)
         self._add_pending(key for key, answer in answers.items() if isinstance(answer, CacheError))
         return answers

@@ -36,7 +36,9 @@ BEGIN: Final = Sql("transaction.begin", "BEGIN")
 _BEGIN_READ_COMMITTED: Final = Sql("transaction.begin", "BEGIN ISOLATION LEVEL READ COMMITTED")
 
 _CHECK_SECONDS = 0.05
-_Waiter = asyncio.Future[None]
+_Turn = asyncio.Future[None]
+_Place = tuple[_Turn, float]
+"""A turn, and when the task gives up, in seconds of the monotonic clock."""
 _NO_OPTIONS: Final[Mapping[str, object]] = {}
 # How much longer than the server's own limit a client waits before it gives a silent server up.
 _GRACE_SECONDS = 5.0
@@ -75,7 +77,7 @@ class ConnectionQueue:
         self._free = free
         self._most = most
         self._seconds = seconds
-        self._queues: dict[Priority, deque[_Waiter]] = {priority: deque() for priority in Priority}
+        self._queues: dict[Priority, deque[_Place]] = {priority: deque() for priority in Priority}
         self._length = 0
         self._promised = 0
         self._check: asyncio.TimerHandle | None = None
@@ -99,17 +101,15 @@ class ConnectionQueue:
                 f"all connections to PostgreSQL are in use, and {self._most} tasks wait for one (DB_POOL_QUEUE); "
                 "repeat it in a few seconds"
             )
-        waiter = asyncio.get_running_loop().create_future()
-        queue.append(waiter)
+        turn: _Turn = asyncio.get_running_loop().create_future()
+        place = turn, time.monotonic() + (self._seconds if patience.seconds is None else patience.seconds)
+        queue.append(place)
         self._length += 1
         self._check_soon()
         try:
-            async with asyncio.timeout(self._seconds if patience.seconds is None else patience.seconds):
-                await waiter
-        except BaseException as error:
-            self._leave(queue, waiter)
-            if isinstance(error, TimeoutError):
-                raise PoolTimeoutError(NO_CONNECTION_FREE) from None
+            await turn
+        except BaseException:
+            self._leave(queue, place)
             raise
         self._promised -= 1
 
@@ -117,30 +117,41 @@ class ConnectionQueue:
         """Let tasks go on for which connections are free."""
         while self._length and self._free() > self._promised:
             queue = next(queue for queue in self._queues.values() if queue)
-            waiter = queue.popleft()
+            turn, _ = queue.popleft()
             self._length -= 1
-            if not waiter.done():
+            if not turn.done():
                 self._promised += 1
-                waiter.set_result(None)
+                turn.set_result(None)
 
-    def _leave(self, queue: deque[_Waiter], waiter: _Waiter) -> None:
-        if waiter.done() and not waiter.cancelled():
+    def _leave(self, queue: deque[_Place], place: _Place) -> None:
+        turn, _ = place
+        if turn.done() and not turn.cancelled() and turn.exception() is None:
             # It was let through at the moment at which it gave up.
             self._promised -= 1
             self.wake()
             return
         with suppress(ValueError):
-            queue.remove(waiter)
+            queue.remove(place)
             self._length -= 1
 
     def _check_soon(self) -> None:
-        """Look again soon: a connection may become free in other ways than by ``Database.give_back``."""
+        """Look again soon: a connection may become free in other ways than by ``Database.give_back``.
+
+        It is one timer for all tasks that wait, because one for each would be a third of what waiting costs.
+        """
         if self._check is None:
             self._check = asyncio.get_running_loop().call_later(_CHECK_SECONDS, self._check_now)
 
     def _check_now(self) -> None:
         self._check = None
         self.wake()
+        now = time.monotonic()
+        for queue in self._queues.values():
+            for place in [place for place in queue if place[1] <= now]:
+                queue.remove(place)
+                self._length -= 1
+                if not place[0].done():
+                    place[0].set_exception(PoolTimeoutError(NO_CONNECTION_FREE))
         if self._length:
             self._check_soon()
 

@@ -207,7 +207,7 @@ class EntitySession:
         self._new: dict[Entity, None] = {}  # In the order of adding.
         self._waiting: list[tuple[Statement, Answer]] = []
         self._known: dict[tuple[type[Entity], UUID], Entity] = {}
-        self.rollback = EntityRollback()  # Without a reference to here: a cycle would be left to the garbage collector.
+        self._rollback: EntityRollback | None = None
         self._orm: AsyncSession | None = None
 
     def add(self, entity: Entity) -> None:
@@ -337,9 +337,18 @@ class EntitySession:
 
     def changed(self, entity_type: type[E]) -> set[UUID]:
         """The ids of the stored entities of a type that this transaction has changed, or will with the next flush."""
+        if not self._known and self._rollback is None:
+            return set()
         known = (entity for entity in self._known.values() if isinstance(entity, entity_type))
         pending = (entity for entity in known if instance_state(entity).modified)
         return {entity.id for entity in (*self.rollback.written(entity_type), *pending)}
+
+    @property
+    def rollback(self) -> EntityRollback:
+        """How the entities were; it knows nothing of this session, or each transaction would leave a cycle behind."""
+        if self._rollback is None:
+            self._rollback = EntityRollback()
+        return self._rollback
 
     @property
     def writes_at_once(self) -> bool:
@@ -398,8 +407,8 @@ class EntitySession:
             if self._orm is not None or self._lock.locked():
                 await uninterrupted(self._end_use())
         finally:
-            if self.outcome is not Outcome.COMMITTED:
-                self.rollback.take_back()
+            if self._rollback is not None and self.outcome is not Outcome.COMMITTED:
+                self._rollback.take_back()
             self._new.clear()
             self._waiting.clear()
             self._known.clear()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import psycopg
@@ -50,17 +50,29 @@ class SilentServerError(psycopg.OperationalError):
     """The server did not answer a statement in time; whether it carried it out is unknown."""
 
 
-@contextmanager
-def translated() -> Iterator[None]:
+class _Translated:
+    """The block of ``translated``; a class, because each statement opens two and a generator costs twice as much."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        if isinstance(error, _FOREIGN):
+            raise translate(error) from error
+
+
+_TRANSLATED = _Translated()
+
+
+def translated() -> AbstractContextManager[None, None]:
     """Raise the library's errors for what the driver or SQLAlchemy raises inside.
 
     Raises:
         DataLayerError: the class that says most precisely what happened.
     """
-    try:
-        yield
-    except _FOREIGN as error:
-        raise translate(error) from error
+    return _TRANSLATED
 
 
 def translate(error: Exception) -> DataLayerError:

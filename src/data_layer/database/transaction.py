@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager, nullcontext, suppress
 from time import perf_counter
 from typing import Any, Protocol, TypeVar
 
@@ -268,7 +268,7 @@ class Transaction:
         if not self.has_begun:
             return
         driver = driver_of(await self.connection())
-        in_doubt = nullcontext() if driver.has_hung_up else _commit_in_doubt(driver)
+        in_doubt = nullcontext() if driver.has_hung_up else _CommitInDoubt(driver)
         try:
             with self._observation.watch((COMMIT, None)), translated(), in_doubt:
                 cursor = await driver.execute(COMMIT)
@@ -408,26 +408,35 @@ async def _send(driver: DriverConnection, statements: Sequence[Statement]) -> li
 
 
 async def _send_and_commit(driver: DriverConnection, statements: Sequence[Statement]) -> list[list[tuple[Any, ...]]]:
-    with _commit_in_doubt(driver):
+    with _CommitInDoubt(driver):
         if len(statements) > 1:
             return await _send(driver, statements)
         cursor = await driver.execute(*statements[0])  # By itself it is a transaction without a pipeline, too.
         return [await cursor.fetchall() if cursor.description else []]
 
 
-@contextmanager
-def _commit_in_doubt(driver: DriverConnection) -> Iterator[None]:
+class _CommitInDoubt:
     """A connection that breaks inside may or may not have committed."""
-    try:
-        yield
-    except psycopg.Error as error:
-        # The server has answered: it refused, or it had ended the transaction before it could hear of a commit.
-        if not driver.has_hung_up or isinstance(error, psycopg.errors.IdleInTransactionSessionTimeout):
-            raise
-        raise CommitUnknownError(
-            "the connection broke while PostgreSQL was committing: look whether the change is there before "
-            "you repeat it"
-        ) from error
+
+    __slots__ = ("_driver",)
+
+    def __init__(self, driver: DriverConnection) -> None:
+        self._driver = driver
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        # Else the server has answered: it refused, or it had ended the transaction before it could hear of a commit.
+        if (
+            isinstance(error, psycopg.Error)
+            and not isinstance(error, psycopg.errors.IdleInTransactionSessionTimeout)
+            and self._driver.has_hung_up
+        ):
+            raise CommitUnknownError(
+                "the connection broke while PostgreSQL was committing: look whether the change is there before "
+                "you repeat it"
+            ) from error
 
 
 def _outcome_after(error: BaseException) -> Outcome:

@@ -65,7 +65,11 @@ def new_values(entity: type[Entity], **values: Any) -> dict[str, Any]:
         InvalidValueError: for the first one that cannot be stored; ``field`` says which.
     """
     rules = _RULES[entity]
-    return {name: rules[name].checked(value, is_new=True) for name, value in values.items()}
+    checked = {}
+    for name, value in values.items():
+        rule = rules[name]
+        checked[name] = rule.checked(None, is_new=True) if value is None else rule.check(rule.name, value)
+    return checked
 
 
 def wanted_value(entity: type[Entity], name: str, value: Any) -> Any:

@@ -54,9 +54,12 @@ def add_rows(parameters: Texts, *rows: Values) -> Shape:
     if not rows:
         return (), 0
     if len(rows) == 1:
-        given = [(name, value) for name, value in rows[0].items() if value is not None and value != _EMPTY]
-        parameters += [value if type(value) is str else text_of(value) for _, value in given]
-        return tuple([name for name, _ in given]), 1
+        given = []
+        for name, value in rows[0].items():
+            if value is not None and (value or not isinstance(value, dict)):
+                given.append(name)
+                parameters.append(value if type(value) is str else text_of(value))
+        return tuple(given), 1
     names = tuple(name for name in rows[0] if any(row[name] is not None and row[name] != _EMPTY for row in rows))
     for row in rows:
         parameters += [text_of(row[name]) for name in names]
