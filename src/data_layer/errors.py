@@ -141,12 +141,11 @@ was wrong with which thing and what to do, and never holds a secret.
 from __future__ import annotations
 
 import pickle
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from decimal import Decimal
-    from typing import Any
 
 
 class DataLayerError(Exception):

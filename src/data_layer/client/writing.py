@@ -19,16 +19,14 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Self
+from types import TracebackType
+from typing import Any, Self
 from uuid import UUID
 
 from data_layer.client.transport import UNSET, Call, Transport, Unset
 from data_layer.client.values import EndedVariant, VariantResult
 from data_layer.concurrency import cancel_and_wait, is_set_within
 from data_layer.errors import DataLayerError
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 FLUSH_SECONDS = 0.1
 """How long a piece waits for others: followers see it as fast as they can read."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 from fastapi import APIRouter, Response
@@ -12,9 +11,7 @@ from fastapi.responses import RedirectResponse
 from data_layer.console.pages import PageCall, Pages, add_pages, error_page
 from data_layer.console.rendering import Renderer
 from data_layer.console.views import account, administration, entrance, factors, project, projects
-
-if TYPE_CHECKING:
-    from data_layer.layer import DataLayer
+from data_layer.layer import DataLayer
 
 _YEAR = "public, max-age=31536000, immutable"
 

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, Engine, NullPool, bindparam, create_engine, event, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
 
+from data_layer.database.address import DatabaseAddress
 from data_layer.database.failures import translated
 from data_layer.database.migrations import VERSION_TABLE
 from data_layer.entities import Entity
@@ -22,9 +22,6 @@ from data_layer.errors import (
     DatabasePermissionError,
     DatabaseUnavailableError,
 )
-
-if TYPE_CHECKING:
-    from data_layer.database.address import DatabaseAddress
 
 EXTENSIONS = ("pg_stat_statements", "pg_trgm")
 """Extensions worth having: one shows which statements take the server's time, one finds names with typing errors.

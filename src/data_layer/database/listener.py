@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from psycopg import sql
 
+from data_layer.database.address import DatabaseAddress
 from data_layer.database.driver import DriverConnection
 from data_layer.database.failures import translated
 from data_layer.database.observation import Observation
 from data_layer.database.statements import Sql
 from data_layer.errors import DatabaseUnavailableError
-
-if TYPE_CHECKING:
-    from data_layer.database.address import DatabaseAddress
-    from data_layer.settings.database import DatabaseSettings
+from data_layer.settings.database import DatabaseSettings
 
 
 class Listener:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from time import perf_counter
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine import ExceptionContext, ExecutionContext
@@ -22,9 +22,7 @@ from data_layer.errors import DataLayerError
 from data_layer.observability.log import get_log
 from data_layer.observability.metrics.durations import Durations
 from data_layer.schemas.outcome import Outcome
-
-if TYPE_CHECKING:
-    from data_layer.settings.database import DatabaseSettings
+from data_layer.settings.database import DatabaseSettings
 
 log = get_log(__name__)
 

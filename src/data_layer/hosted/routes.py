@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from hmac import compare_digest
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 from uuid import UUID
 
 import orjson
 from fastapi import APIRouter, HTTPException, Request, Response
+from pydantic import SecretStr
 
 from data_layer.context import extend_request_context, set_patience
 from data_layer.errors import InvalidTokenError
@@ -18,9 +19,6 @@ from data_layer.web.authentication import authenticate, people_of
 from data_layer.web.bodies import read_body
 from data_layer.web.deadlines import TRY_AGAIN, UNREPEATED, Deadline, seconds_for
 from data_layer.web.rate_limits import admit
-
-if TYPE_CHECKING:
-    from pydantic import SecretStr
 
 _SMALL_BODY = 256 * 1024
 

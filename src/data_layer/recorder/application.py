@@ -20,14 +20,17 @@ from dataclasses import dataclass
 from functools import cached_property
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
+from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from data_layer.context import request_context
 from data_layer.errors import AuthenticationError, ConfigurationError, DataLayerError, PermissionDeniedError
+from data_layer.layer import DataLayer
 from data_layer.observability.log import get_log
 from data_layer.recorder import page
 from data_layer.recorder.connection import RecordedConnection
@@ -37,17 +40,11 @@ from data_layer.recorder.projects import PROJECTS_PATH, answer_projects
 from data_layer.recorder.protocol import APPLICATION_ERROR, ASSETS_PATH, GENERATE_PATH, error_message
 from data_layer.recorder.recorder import Recorder
 from data_layer.recorder.usage import printed_usage_is_heard
+from data_layer.schemas.actors import Actor
 from data_layer.web.cross_origin import origins_with_cookies
 from data_layer.web.deadlines import TRY_AGAIN, Deadline, seconds_for
 from data_layer.web.design_systems import DESIGNS_PATH, answer_designs
 from data_layer.web.proxies import TrustedProxies
-
-if TYPE_CHECKING:
-    from fastapi import FastAPI
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-    from data_layer.layer import DataLayer
-    from data_layer.schemas.actors import Actor
 
 log = get_log(__name__)
 

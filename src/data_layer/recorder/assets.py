@@ -14,20 +14,19 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from starlette.responses import Response
+from starlette.types import ASGIApp, Message
 
 from data_layer.concurrency import Backoff
 from data_layer.errors import DataLayerError, FetchAddressError, FetchError
 from data_layer.observability.log import get_log
 from data_layer.recorder.delivery import is_transient
 from data_layer.recorder.protocol import ASSET_TOOLS, ASSETS_PATH
+from data_layer.schemas.actors import Actor
 from data_layer.schemas.generations import Piece, VariantEvent, WholeCode
 from data_layer.services.page_images import addresses_in, local_names
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Message
-
     from data_layer.layer import DataLayer
-    from data_layer.schemas.actors import Actor
 
 log = get_log(__name__)
 

@@ -36,6 +36,8 @@ from data_layer.errors import (
 )
 from data_layer.observability.log import get_log
 from data_layer.recorder.protocol import Request
+from data_layer.schemas.actors import Actor
+from data_layer.schemas.codes import GeneratedCodeSummary
 from data_layer.schemas.files import Attachment
 from data_layer.schemas.generations import (
     GenerationRequest,
@@ -53,8 +55,6 @@ from data_layer.services.generations.text import encoded, storable, storable_jso
 if TYPE_CHECKING:
     from data_layer.layer import DataLayer
     from data_layer.recorder.spill import Entry, HeldMedia
-    from data_layer.schemas.actors import Actor
-    from data_layer.schemas.codes import GeneratedCodeSummary
 
 log = get_log(__name__)
 

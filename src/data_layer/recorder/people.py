@@ -15,14 +15,17 @@ import asyncio
 import hashlib
 import ipaddress
 from collections import OrderedDict
+from collections.abc import Sequence
 from contextlib import suppress
 from time import monotonic
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+from uuid import UUID
 
 from fastapi import Request
+from starlette.types import Scope
 
 from data_layer.context import request_context
+from data_layer.entities.enums import UserRole
 from data_layer.errors import (
     AuthenticationError,
     DatabaseError,
@@ -30,19 +33,11 @@ from data_layer.errors import (
     InvalidSessionError,
     PermissionDeniedError,
 )
+from data_layer.layer import DataLayer
 from data_layer.recorder.delivery import is_transient
 from data_layer.schemas.actors import SYSTEM, Actor
 from data_layer.schemas.sessions import NewSession
 from data_layer.web.authentication import COOKIE, cookie_of, is_own_origin
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from uuid import UUID
-
-    from starlette.types import Scope
-
-    from data_layer.entities.enums import UserRole
-    from data_layer.layer import DataLayer
 
 BELIEVED_SECONDS = 300.0
 _ASKED_SECONDS = 1.0

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 import orjson
+from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
 from data_layer.entities.enums import CodeStack
@@ -24,15 +25,12 @@ from data_layer.recorder.page import (
     tree_for_page,
     wanted_media,
 )
-from data_layer.schemas.files import Attachment
+from data_layer.schemas.actors import Actor
+from data_layer.schemas.files import Attachment, FileView
 from data_layer.schemas.generations import TreeCode
 
 if TYPE_CHECKING:
-    from starlette.requests import Request
-
     from data_layer.layer import DataLayer
-    from data_layer.schemas.actors import Actor
-    from data_layer.schemas.files import FileView
 
 log = get_log(__name__)
 

@@ -9,6 +9,8 @@ from time import monotonic, time
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from starlette.types import ASGIApp
+
 from data_layer.concurrency import cancel_and_wait, settled
 from data_layer.entities.enums import UserRole
 from data_layer.errors import DatabaseUnavailableError, NotInitializedError, PoolTimeoutError
@@ -23,8 +25,6 @@ from data_layer.recorder.waiting_assets import WaitingAssets, WaitingList
 from data_layer.schemas.actors import Actor
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp
-
     from data_layer.layer import DataLayer
 
 log = get_log(__name__)

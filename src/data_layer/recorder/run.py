@@ -38,6 +38,7 @@ from data_layer.recorder.delivery import (
 from data_layer.recorder.protocol import Request, parse_request, without_secrets
 from data_layer.recorder.spill import HeldMedia, SpillFolder
 from data_layer.recorder.tape import End, Tape, event_of
+from data_layer.schemas.actors import Actor
 from data_layer.schemas.generations import (
     Piece,
     StartedGeneration,
@@ -49,7 +50,6 @@ from data_layer.services.generations.text import encoded, storable
 
 if TYPE_CHECKING:
     from data_layer.layer import DataLayer
-    from data_layer.schemas.actors import Actor
 
 log = get_log(__name__)
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from data_layer.concurrency import is_set_within
@@ -27,9 +28,6 @@ from data_layer.recorder.protocol import (
 from data_layer.schemas.generations import VariantEvent, VariantModel, VariantResult
 from data_layer.services.generations.growth import Growth
 from data_layer.services.generations.text import encoded, is_storable
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 log = get_log(__name__)
 

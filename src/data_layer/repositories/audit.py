@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Boolean, ColumnElement, RowMapping, Select, literal_column, or_, select
@@ -18,9 +18,7 @@ from data_layer.entities.enums import AuditAction
 from data_layer.entities.time_ordered_ids import first_id_at
 from data_layer.repositories import audit_rows
 from data_layer.repositories.repository import AppendRepository, is_any
-
-if TYPE_CHECKING:
-    from data_layer.schemas.audit import AuditFilter
+from data_layer.schemas.audit import AuditFilter
 
 CLOCK_SKEW = timedelta(hours=1)
 """How far the clock that made an id and that of the database may be apart for a query by time to be exact."""

@@ -5,17 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Row, text
 
+from data_layer.database.entity_session import EntitySession
 from data_layer.database.migrations import VERSION_TABLE
 from data_layer.database.statements import Sql, named
 from data_layer.entities.code_body import ENCODING, SMALLEST, CodeBody
-
-if TYPE_CHECKING:
-    from data_layer.database.entity_session import EntitySession
 
 
 @dataclass(frozen=True, slots=True)

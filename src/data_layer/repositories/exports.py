@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 from sqlalchemy import Boolean, ColumnElement, delete, func, literal_column, select, update
 
+from data_layer.database.entity_session import EntitySession
 from data_layer.database.statements import Sql, named
 from data_layer.entities import Export
 from data_layer.entities.enums import ExportStatus
 from data_layer.entities.time_ordered_ids import first_id_at
 from data_layer.repositories.repository import Repository, chosen_once
-
-if TYPE_CHECKING:
-    from data_layer.database.entity_session import EntitySession
 
 # A claimed job is one whose next attempt is after the lease: if its process dies, nothing has to be cleaned up.
 _CLAIM = Sql(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 from uuid import UUID
 
 from sqlalchemy import (
@@ -26,6 +26,7 @@ from sqlalchemy.orm import aliased
 from sqlalchemy.sql.dml import ReturningInsert
 from uuid_utils.compat import uuid7
 
+from data_layer.database.entity_session import Answer, EntitySession
 from data_layer.database.statements import CompiledStatement, Sql, named
 from data_layer.entities import FileReference, StoredFile
 from data_layer.entities.enums import FileState
@@ -34,9 +35,6 @@ from data_layer.repositories import saved_files
 from data_layer.repositories.repository import AppendRepository, check_limit, is_any
 from data_layer.repositories.saved_files import SavedFile
 from data_layer.schemas.files import Attachment, FileView
-
-if TYPE_CHECKING:
-    from data_layer.database.entity_session import Answer, EntitySession
 
 
 def has_state(entity: Any, state: FileState) -> ColumnElement[bool]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Select, Uuid, any_, bindparam, func, literal_column, select
 from sqlalchemy.dialects.postgresql import ARRAY
 from typing_extensions import override
 
+from data_layer.database.entity_session import EntitySession
 from data_layer.database.statements import CompiledStatement, Sql, named
 from data_layer.entities import FileReference, GeneratedCode, GeneratedImage, Generation
 from data_layer.entities.enums import GenerationStatus
@@ -18,9 +19,6 @@ from data_layer.repositories.files import keys_attached_to
 from data_layer.repositories.repository import Repository
 from data_layer.repositories.view_rows import ViewRows
 from data_layer.schemas.codes import GeneratedCodeSummary
-
-if TYPE_CHECKING:
-    from data_layer.database.entity_session import EntitySession
 
 _CODE_SIZE = func.coalesce(GeneratedCode.body_size, func.octet_length(GeneratedCode.code))
 

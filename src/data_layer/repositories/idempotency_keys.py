@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy import text
 
+from data_layer.database.entity_session import EntitySession
 from data_layer.database.statements import named
-
-if TYPE_CHECKING:
-    from data_layer.database.entity_session import EntitySession
 
 KEPT_FOR = timedelta(days=1)
 """How long an answer is given again."""

@@ -5,18 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 from sqlalchemy import delete
 
+from data_layer.database.entity_session import EntitySession
 from data_layer.database.statements import Sql
 from data_layer.entities import UserIdentity
 from data_layer.entities.enums import UserRole, UserStatus
 from data_layer.repositories.repository import Repository
-
-if TYPE_CHECKING:
-    from data_layer.database.entity_session import EntitySession
 
 # The snapshot says which transactions the answer knows of; see ``services.sessions.watermark``.
 _FIND_ACCOUNT = Sql(

@@ -11,20 +11,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 import orjson
 
+from data_layer.database.entity_session import EntitySession, Rows
 from data_layer.database.statements import Sql, Statement
 from data_layer.errors import NotFoundError
 from data_layer.repositories.generations import read_view, view_statements
 from data_layer.schemas.codes import GeneratedCodeSummary
 from data_layer.schemas.generations import GenerationRow
 from data_layer.schemas.lineage import ParentVariant
-
-if TYPE_CHECKING:
-    from data_layer.database.entity_session import EntitySession, Rows
 
 _IS_STAND_IN = """parents.lineage @> '{"stand_in": true}'"""
 _IS_EARLIER = (

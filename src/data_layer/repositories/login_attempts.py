@@ -8,15 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 from sqlalchemy import text
 
+from data_layer.database.entity_session import EntitySession
 from data_layer.database.statements import named
-
-if TYPE_CHECKING:
-    from data_layer.database.entity_session import EntitySession
 
 EVERY = UUID(int=0)
 """Stands for all networks of an account, or for all accounts of a network."""

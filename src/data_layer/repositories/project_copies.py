@@ -10,17 +10,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 from uuid import UUID
 
 from sqlalchemy import Column, Table
 from uuid_utils.compat import uuid7
 
+from data_layer.database.entity_session import EntitySession
 from data_layer.database.statements import Sql
 from data_layer.entities import Entity, FileReference, GeneratedCode, GeneratedImage, Generation, Project
-
-if TYPE_CHECKING:
-    from data_layer.database.entity_session import EntitySession
 
 _COPIED: tuple[type[Entity], ...] = (Project, Generation, GeneratedCode, GeneratedImage, FileReference)
 _COPIED_TABLES = frozenset(entity.__tablename__ for entity in _COPIED)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import (
@@ -23,13 +23,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import TSQUERY
 
+from data_layer.database.entity_session import EntitySession
 from data_layer.database.statements import Sql, named
 from data_layer.entities import Project, User, project_search, project_search_changes
 from data_layer.entities.enums import CodeStack, ProjectStatus, UserStatus
 from data_layer.repositories.repository import is_any
-
-if TYPE_CHECKING:
-    from data_layer.database.entity_session import EntitySession
 
 _CHANGES = project_search_changes.c
 _INDEX = project_search.c

@@ -6,13 +6,14 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from enum import Enum, auto
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Integer, Select, Text, and_, any_, bindparam, func, or_, select, tuple_, union
 from sqlalchemy.dialects.postgresql import ARRAY
 from typing_extensions import override
 
+from data_layer.database.entity_session import EntitySession
 from data_layer.database.statements import CompiledStatement, named
 from data_layer.entities import FileReference, GeneratedCode, GeneratedImage, Project
 from data_layer.entities.enums import ProjectStatus
@@ -22,10 +23,6 @@ from data_layer.repositories.files import keys_attached_to
 from data_layer.repositories.repository import Repository, check_limit
 from data_layer.repositories.view_rows import ViewRows
 from data_layer.schemas.projects import ProjectFilter, ProjectFull, ProjectOrder, ProjectSummary
-
-if TYPE_CHECKING:
-    from data_layer.database.entity_session import EntitySession
-
 
 Position = tuple[str | int | datetime | None, UUID]
 """Where a page ends: what its last project is ordered by, and its id."""

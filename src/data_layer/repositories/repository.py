@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import date
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 from uuid import UUID
 
 from sqlalchemy import (
@@ -27,15 +27,13 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import InstrumentedAttribute
 
+from data_layer.database.entity_session import EntitySession
 from data_layer.database.rows import loaded_columns
 from data_layer.database.statements import AnyExecutable, CompiledStatement, named
 from data_layer.entities import Entity
 from data_layer.entities.json_values import Json
 from data_layer.entities.validation import wanted_value
 from data_layer.errors import InvalidValueError, NotFoundError
-
-if TYPE_CHECKING:
-    from data_layer.database.entity_session import EntitySession
 
 E = TypeVar("E", bound=Entity)
 

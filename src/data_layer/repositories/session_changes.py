@@ -9,15 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
+from data_layer.database.listener import Listener
 from data_layer.database.statements import Sql
 from data_layer.entities.triggers import SESSION_CHANNEL
 from data_layer.errors import DatabaseUnavailableError
-
-if TYPE_CHECKING:
-    from data_layer.database.listener import Listener
 
 __all__ = ["MOST_CHANGES", "SESSION_CHANNEL", "ChangeBatch", "read_changes"]
 

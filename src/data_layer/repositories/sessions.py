@@ -5,21 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 import orjson
 from sqlalchemy import delete, func, select
 
+from data_layer.database.entity_session import EntitySession
 from data_layer.database.statements import Statement
 from data_layer.entities import Session, session_changes
 from data_layer.entities.enums import SessionStatus, UserRole
 from data_layer.repositories import session_statements as sql
 from data_layer.repositories.repository import MAXIMUM_PAGE, Repository, check_limit, chosen_once
 from data_layer.schemas.sessions import ActiveSession, SessionData
-
-if TYPE_CHECKING:
-    from data_layer.database.entity_session import EntitySession
 
 
 @dataclass(frozen=True, slots=True)

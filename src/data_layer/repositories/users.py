@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 from uuid import UUID
 
 from sqlalchemy import bindparam, delete, func, select, text, update
 from typing_extensions import override
 
+from data_layer.database.entity_session import EntitySession
 from data_layer.database.statements import CompiledStatement
 from data_layer.entities import (
     ApiKey,
@@ -33,10 +34,6 @@ from data_layer.entities.user import erased_email
 from data_layer.errors import InvalidValueError
 from data_layer.repositories.projects import stored_files_of
 from data_layer.repositories.repository import Repository, check_limit
-
-if TYPE_CHECKING:
-    from data_layer.database.entity_session import EntitySession
-
 
 SecretColumn = Literal["password_hash", "reset_password_token_hash", "email_verification_token_hash"]
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 from uuid import UUID
 
+from data_layer.database.entity_session import EntitySession
 from data_layer.database.statements import Sql
 from data_layer.entities import GeneratedCode, GeneratedImage, Project
-
-if TYPE_CHECKING:
-    from data_layer.database.entity_session import EntitySession
 
 Viewed = type[Project] | type[GeneratedCode] | type[GeneratedImage]
 

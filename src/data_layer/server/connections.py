@@ -31,6 +31,7 @@ from __future__ import annotations
 import asyncio
 import math
 import resource
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 from http import HTTPStatus
@@ -46,8 +47,6 @@ from data_layer.server.problems import MEDIA_TYPE, new_request_id, problem
 from data_layer.web.streams import ON_LEAVING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from starlette.types import Message, Receive, Scope, Send
 
     from data_layer.settings.service import ServiceSettings

@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING
+from uuid import UUID
+
+from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from data_layer.api.app import create_app
 from data_layer.console.app import make_console
 from data_layer.hosted.router import make_router as make_hosted_router
+from data_layer.layer import DataLayer
 from data_layer.server.served import Served
 
 if TYPE_CHECKING:
-    from uuid import UUID
-
-    from fastapi import FastAPI
-    from starlette.types import ASGIApp
-
-    from data_layer.layer import DataLayer
     from data_layer.recorder.application import RecorderOptions
 
 

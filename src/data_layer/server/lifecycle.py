@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +15,6 @@ from data_layer.server.problems import MEDIA_TYPE, new_request_id, problem
 from data_layer.web.streams import ENDS, REST, StreamEnds
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
-
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 log = get_log(__name__)

@@ -16,6 +16,7 @@ from data_layer.server.connections import ConnectionLimits
 from data_layer.server.http_server import HttpServer
 from data_layer.server.lifecycle import LifecycleMiddleware
 from data_layer.server.listening import authority, listen_for_metrics
+from data_layer.server.served import Served
 from data_layer.server.starting import taking_over
 from data_layer.server.stopping import StopRequest
 from data_layer.server.supervisor_link import SupervisorLink
@@ -24,7 +25,6 @@ from data_layer.web.unrepeated import HELD_SECONDS
 if TYPE_CHECKING:
     from data_layer.config import Settings
     from data_layer.layer import DataLayer
-    from data_layer.server.served import Served
     from data_layer.settings.service import ServiceSettings
 
 log = get_log(__name__)

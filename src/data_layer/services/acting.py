@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 from data_layer.entities import AuditLog
 from data_layer.entities.enums import AuditAction, UserStatus
 from data_layer.errors import InvalidValueError, PermissionDeniedError
+from data_layer.repositories.unit_of_work import UnitOfWork
 from data_layer.schemas.actors import Actor
-
-if TYPE_CHECKING:
-    from data_layer.repositories.unit_of_work import UnitOfWork
-
 
 LONGEST_REASON = 1000
 """Most characters of the reason why somebody else's work is read."""

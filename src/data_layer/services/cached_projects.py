@@ -9,20 +9,18 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
 from data_layer.cache import Cache
 from data_layer.entities.enums import ProjectStatus
 from data_layer.errors import NotFoundError
+from data_layer.repositories.unit_of_work import Transactions
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.base import Value
 from data_layer.schemas.projects import ProjectFull
 from data_layer.services.acting import as_of_now
 from data_layer.services.project_keys import history_key, owner_key, project_key
-
-if TYPE_CHECKING:
-    from data_layer.repositories.unit_of_work import Transactions
 
 CACHED_SECONDS = 60
 Page = TypeVar("Page")

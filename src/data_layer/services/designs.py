@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 from data_layer.entities import AuditLog, DesignSystem
@@ -17,14 +17,12 @@ from data_layer.errors import (
     NotFoundError,
     ValueTooLongError,
 )
+from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.designs import DesignSystemChanges, DesignSystemView
 from data_layer.services.acting import as_of_now
 from data_layer.services.arguments import checks_arguments
 from data_layer.services.permissions import Permission, is_allowed, require
-
-if TYPE_CHECKING:
-    from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
 
 MAXIMUM_SIZE = 128 * 1024
 """Largest content of a design system, in bytes of UTF-8: it becomes part of every prompt."""

@@ -13,23 +13,21 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import uuid4
 
+from data_layer.cache import Cache
 from data_layer.concurrency import cancel_and_wait
 from data_layer.context import new_correlation_id, request_context
 from data_layer.errors import CacheError
 from data_layer.observability.log import get_log
+from data_layer.repositories.unit_of_work import Transactions
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.statistics import FigureSample
 from data_layer.services.acting import as_of_now
 from data_layer.services.arguments import checks_arguments
 from data_layer.services.permissions import Permission, require
-
-if TYPE_CHECKING:
-    from data_layer.cache import Cache
-    from data_layer.repositories.unit_of_work import Transactions
-    from data_layer.services.statistics import Statistics, StatisticsService
+from data_layer.services.statistics import Statistics, StatisticsService
 
 log = get_log(__name__)
 

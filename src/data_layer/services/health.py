@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy import text
 
@@ -13,10 +13,8 @@ from data_layer.concurrency import ignore_error
 from data_layer.database.statements import named
 from data_layer.errors import DataLayerError
 from data_layer.observability.log import get_log
+from data_layer.repositories.unit_of_work import Transactions
 from data_layer.schemas.health import Health, HealthStatus, PartHealth
-
-if TYPE_CHECKING:
-    from data_layer.repositories.unit_of_work import Transactions
 
 log = get_log(__name__)
 Probe = Callable[[], Coroutine[Any, Any, None]]

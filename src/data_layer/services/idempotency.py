@@ -19,7 +19,6 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
 import orjson
@@ -35,10 +34,8 @@ from data_layer.errors import (
 )
 from data_layer.observability.log import get_log
 from data_layer.repositories.idempotency_keys import Claim
+from data_layer.repositories.unit_of_work import Transactions
 from data_layer.services.sealing import Seals
-
-if TYPE_CHECKING:
-    from data_layer.repositories.unit_of_work import Transactions
 
 log = get_log(__name__)
 

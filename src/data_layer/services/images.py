@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 from data_layer.entities import AuditLog, GeneratedImage, Project
 from data_layer.entities.enums import AuditAction, GenerationStatus, ImageKind
 from data_layer.errors import ChangedMeanwhileError, InvalidValueError, NotFoundError, PictureMissingError
 from data_layer.repositories.repository import check_limit
+from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.files import Attachment, FileView, PublicFile
 from data_layer.schemas.images import GeneratedImageFull, GeneratedImageSummary, ImageChanges, ImagePage, NewImage
@@ -25,9 +26,6 @@ from data_layer.services.ratings import rating_values
 from data_layer.services.usage import record_usage
 from data_layer.services.view_counts import ViewCounts
 from data_layer.storage import SignedUrl
-
-if TYPE_CHECKING:
-    from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
 
 _THUMBNAIL = 400
 _THUMBNAIL_EXPIRES = timedelta(minutes=15)

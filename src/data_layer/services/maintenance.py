@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from data_layer.concurrency import Backoff
 from data_layer.context import request_context
@@ -23,21 +23,19 @@ from data_layer.observability.log import get_log
 from data_layer.observability.timing import timed
 from data_layer.repositories.audit_partitions import AuditPartitions, Month
 from data_layer.repositories.exports import has_ended
+from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.maintenance import MaintenanceReport
 from data_layer.services.acting import as_of_now
 from data_layer.services.api_keys.service import KEPT_AFTER_END
 from data_layer.services.arguments import checks_arguments
+from data_layer.services.files.cleanup import CleanupReport
+from data_layer.services.files.maintenance import FileMaintenance
+from data_layer.services.generations import LiveStreams
 from data_layer.services.generations.bodies import CodeCheck, CodeCheckReport, pack_codes, remove_orphans
 from data_layer.services.generations.expiry import end_expired
 from data_layer.services.permissions import Permission, require
 from data_layer.services.search import SearchIndex
-
-if TYPE_CHECKING:
-    from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
-    from data_layer.services.files.cleanup import CleanupReport
-    from data_layer.services.files.maintenance import FileMaintenance
-    from data_layer.services.generations import LiveStreams
 
 log = get_log(__name__)
 

@@ -5,22 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
 
 from data_layer.database.schema_state import SchemaState
 from data_layer.entities import AuditLog
 from data_layer.entities.enums import AuditAction
 from data_layer.errors import InvalidValueError
 from data_layer.observability.levels import OURS, LevelChange, LevelFile
+from data_layer.repositories.unit_of_work import Transactions
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.doctor import Finding
 from data_layer.schemas.operations import LogLevel, LogLevelChange, OperatingState
 from data_layer.services.acting import as_of_now
 from data_layer.services.arguments import checks_arguments
 from data_layer.services.permissions import Permission, require
-
-if TYPE_CHECKING:
-    from data_layer.repositories.unit_of_work import Transactions
 
 LONGEST_CHANGE = timedelta(days=7)
 """For how long a level of the log may be changed from here; with a shell it can be for ever."""

@@ -12,14 +12,11 @@ import html
 import re
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 from data_layer.repositories.files import PageImage
+from data_layer.repositories.unit_of_work import UnitOfWork
 from data_layer.services.files.backends import PUBLIC_NAME, PUBLIC_PATH
-
-if TYPE_CHECKING:
-    from data_layer.repositories.unit_of_work import UnitOfWork
 
 LOCAL_PATH = "/local-assets/"
 """Where the application serves what it keeps on its disk."""

@@ -18,15 +18,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 from data_layer.entities import GeneratedCode
 from data_layer.errors import DuplicateError, InvalidValueError, MissingReferenceError, NotFoundError
+from data_layer.repositories.unit_of_work import Transactions
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.files import Attachment, FileView
 from data_layer.schemas.generations import OpenedTree, TreeGeneration
 from data_layer.services.arguments import checks_arguments
+from data_layer.services.fetching import Fetcher
+from data_layer.services.files import FileService
 from data_layer.services.files.backends import public_name
 from data_layer.services.files.ingest import SaveRequest, new_reference
 from data_layer.services.files.owners import ANY_OWNER
@@ -42,14 +44,9 @@ from data_layer.services.page_images import (
     live_page,
 )
 from data_layer.services.permissions import Permission
+from data_layer.services.view_counts import ViewCounts
 from data_layer.storage import FileContent
 from data_layer.storage.validation import clean_file_name
-
-if TYPE_CHECKING:
-    from data_layer.repositories.unit_of_work import Transactions
-    from data_layer.services.fetching import Fetcher
-    from data_layer.services.files import FileService
-    from data_layer.services.view_counts import ViewCounts
 
 IMAGE_TYPES = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
 """What is kept: images that a browser shows and never runs."""

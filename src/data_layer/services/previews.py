@@ -8,12 +8,12 @@ import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 from data_layer.entities import GeneratedCode
 from data_layer.entities.enums import ProjectStatus
 from data_layer.errors import InvalidSignatureError, NotFoundError
+from data_layer.repositories.unit_of_work import Transactions
 from data_layer.schemas.actors import Actor
 from data_layer.services.arguments import checks_arguments
 from data_layer.services.generations.access import open_code, open_project
@@ -21,9 +21,6 @@ from data_layer.services.generations.replay import check_moment, code_at_moment
 from data_layer.services.page_images import images_of, live_page
 from data_layer.services.permissions import Permission
 from data_layer.services.view_counts import ViewCounts
-
-if TYPE_CHECKING:
-    from data_layer.repositories.unit_of_work import Transactions
 
 PREVIEW_PATH = "/p/"
 """What the addresses of previews begin with."""

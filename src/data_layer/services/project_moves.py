@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 from data_layer.entities import AuditLog, Project
 from data_layer.entities.changes import changes_of
 from data_layer.entities.enums import AuditAction, ProjectStatus
-
-if TYPE_CHECKING:
-    from data_layer.repositories.unit_of_work import UnitOfWork
-
+from data_layer.repositories.unit_of_work import UnitOfWork
 
 _MOVES = {
     ProjectStatus.ACTIVE: "The project is active now",

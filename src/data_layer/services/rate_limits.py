@@ -21,14 +21,12 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 from zlib import crc32
 
+from data_layer.cache import Cache
 from data_layer.errors import CacheError, TooManyRequestsError
 from data_layer.observability.log import get_log
-
-if TYPE_CHECKING:
-    from data_layer.cache import Cache
 
 log = get_log(__name__)
 

@@ -10,14 +10,11 @@ import math
 import time
 from collections.abc import Callable
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
+from data_layer.cache import Cache
 from data_layer.errors import CacheError, TooManyRequestsError
 from data_layer.observability.log import get_log
 from data_layer.services.accounts.addresses import network_of
-
-if TYPE_CHECKING:
-    from data_layer.cache import Cache
 
 log = get_log(__name__)
 

@@ -5,18 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
 
+from data_layer.cache import Cache
 from data_layer.concurrency import cancel_and_wait, jittered
 from data_layer.context import new_correlation_id, request_context
 from data_layer.errors import CacheError
 from data_layer.observability.log import get_log
 from data_layer.schemas.actors import SYSTEM
 from data_layer.services.generations.expiry import SWEEP_SECONDS
-
-if TYPE_CHECKING:
-    from data_layer.cache import Cache
-    from data_layer.services.maintenance import MaintenanceService
+from data_layer.services.maintenance import MaintenanceService
 
 log = get_log(__name__)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
 from time import time_ns
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 from data_layer.concurrency import cancel_and_wait
@@ -36,6 +36,7 @@ from data_layer.entities.enums import (
     UserRole,
 )
 from data_layer.errors import ConfigurationError
+from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
 from data_layer.schemas.actors import SYSTEM, Actor
 from data_layer.schemas.base import Value
 from data_layer.schemas.generations import (
@@ -51,20 +52,17 @@ from data_layer.schemas.projects import ProjectChanges, ProjectDraft
 from data_layer.schemas.sessions import GeoLocation
 from data_layer.schemas.usage import NewUsage
 from data_layer.schemas.users import ExternalIdentity
+from data_layer.services.accounts import AccountService
 from data_layer.services.arguments import checks_arguments
+from data_layer.services.designs import DesignSystemService
+from data_layer.services.generations import GenerationService
 from data_layer.services.generations.growth import Growth
+from data_layer.services.images import ImageService
+from data_layer.services.projects import ProjectService
 from data_layer.services.seed_catalog import catalog, code_of, cost_of, file_of, generations_of, story_of
-
-if TYPE_CHECKING:
-    from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
-    from data_layer.services.accounts import AccountService
-    from data_layer.services.designs import DesignSystemService
-    from data_layer.services.generations import GenerationService
-    from data_layer.services.images import ImageService
-    from data_layer.services.projects import ProjectService
-    from data_layer.services.sessions import SessionService
-    from data_layer.services.shares import ShareService
-    from data_layer.services.usage import UsageService
+from data_layer.services.sessions import SessionService
+from data_layer.services.shares import ShareService
+from data_layer.services.usage import UsageService
 
 EXAMPLE = "example"
 """Key in the metadata of a project or image, and in the context of the audit entry, that belong to the example data."""

@@ -6,7 +6,6 @@ import hashlib
 import secrets
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 from pydantic import SecretStr
@@ -16,6 +15,7 @@ from data_layer.entities.enums import AuditAction, ProjectStatus
 from data_layer.errors import InvalidValueError, LimitReachedError, NotFoundError
 from data_layer.repositories.repository import check_number
 from data_layer.repositories.shares import OpenedShare
+from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.projects import ProjectFull
 from data_layer.schemas.shares import NewShare, SharedPage, ShareView
@@ -25,9 +25,6 @@ from data_layer.services.generations.copies import import_page
 from data_layer.services.page_images import live_page
 from data_layer.services.permissions import Permission, is_allowed, require
 from data_layer.services.view_counts import ViewCounts
-
-if TYPE_CHECKING:
-    from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
 
 MAXIMUM_NUMBER = 100
 """Most shares of one project that are in force at once."""

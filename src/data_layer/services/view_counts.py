@@ -6,17 +6,14 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 from data_layer.concurrency import RegularFlush
 from data_layer.entities import GeneratedCode, GeneratedImage, Project
 from data_layer.errors import CommitUnknownError, DataLayerError
 from data_layer.observability.log import get_log
+from data_layer.repositories.unit_of_work import Transactions
 from data_layer.repositories.view_counts import Viewed, Views
-
-if TYPE_CHECKING:
-    from data_layer.repositories.unit_of_work import Transactions
 
 log = get_log(__name__)
 

@@ -5,18 +5,16 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.environment import EnvironmentContext
 from alembic.script import ScriptDirectory
+from sqlalchemy import Connection
 
 from data_layer.database.migrations import ENVIRONMENT, VERSIONS, known_revisions
 from data_layer.errors import MigrationError
-
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
 
 
 class Migrations:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 from data_layer.entities import User
@@ -12,6 +11,7 @@ from data_layer.entities.changes import changes_of
 from data_layer.entities.enums import AuditAction, AuditLevel, UserRole, UserStatus
 from data_layer.errors import ConflictError, InvalidValueError, NotFoundError
 from data_layer.repositories.repository import MAXIMUM_PAGE
+from data_layer.repositories.unit_of_work import UnitOfWork
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.users import UserAdmin
 from data_layer.services.accounts.addresses import login_name
@@ -26,9 +26,6 @@ from data_layer.services.accounts.tools import (
 )
 from data_layer.services.permissions import Permission, require
 from data_layer.services.project_keys import owner_key
-
-if TYPE_CHECKING:
-    from data_layer.repositories.unit_of_work import UnitOfWork
 
 
 class Administration:

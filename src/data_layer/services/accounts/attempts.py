@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 from data_layer.context import current_context
@@ -18,15 +17,13 @@ from data_layer.errors import (
     TooManyAttemptsError,
 )
 from data_layer.observability.log import get_log
+from data_layer.repositories.unit_of_work import UnitOfWork
 from data_layer.repositories.users import Credentials
 from data_layer.schemas.factors import FactorProof
 from data_layer.services.accounts.second_factors import kind_of
 from data_layer.services.accounts.throttle import Admission, LoginThrottle
 from data_layer.services.accounts.tools import AccountDependencies
-
-if TYPE_CHECKING:
-    from data_layer.repositories.unit_of_work import UnitOfWork
-    from data_layer.services.audit.service import AuditService
+from data_layer.services.audit.service import AuditService
 
 log = get_log(__name__)
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 from data_layer.entities import User
 from data_layer.errors import ChangedMeanwhileError, InvalidValueError
+from data_layer.repositories.unit_of_work import UnitOfWork
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.factors import FactorProof
 from data_layer.services.accounts.attempts import Attempt, LoginAttempts
@@ -21,9 +21,6 @@ from data_layer.services.accounts.challenges import CONFIRM
 from data_layer.services.accounts.second_factors import SecondFactors
 from data_layer.services.accounts.tools import AccountDependencies, check_password_is, load_authorized
 from data_layer.services.permissions import Permission
-
-if TYPE_CHECKING:
-    from data_layer.repositories.unit_of_work import UnitOfWork
 
 
 class Confirmations:

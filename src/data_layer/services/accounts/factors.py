@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 from pydantic import SecretStr
@@ -22,6 +22,7 @@ from data_layer.errors import (
     LimitReachedError,
     NotFoundError,
 )
+from data_layer.repositories.unit_of_work import UnitOfWork
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.factors import (
     ConfirmedFactor,
@@ -45,9 +46,6 @@ from data_layer.services.accounts.tools import (
     own_entry,
 )
 from data_layer.services.permissions import Permission
-
-if TYPE_CHECKING:
-    from data_layer.repositories.unit_of_work import UnitOfWork
 
 MOST_FACTORS = 20
 _LONGEST_NAME = 100

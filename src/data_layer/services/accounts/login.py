@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from pydantic import SecretStr
 
@@ -12,6 +12,7 @@ from data_layer.context import current_context
 from data_layer.entities import User
 from data_layer.entities.enums import AuditAction, SessionType
 from data_layer.errors import AuthenticationError, InvalidValueError, OverloadedError, SecondFactorRequiredError
+from data_layer.repositories.unit_of_work import UnitOfWork
 from data_layer.repositories.users import Credentials
 from data_layer.schemas.actors import ANONYMOUS
 from data_layer.schemas.factors import FactorProof, PasskeyChallenge
@@ -24,9 +25,6 @@ from data_layer.services.accounts.challenges import LIFETIME, LOG_IN, invalid_ch
 from data_layer.services.accounts.second_factors import SecondFactors
 from data_layer.services.accounts.throttle import LoginThrottle
 from data_layer.services.accounts.tools import AccountDependencies, changed, check_usable, own_entry, require_usable
-
-if TYPE_CHECKING:
-    from data_layer.repositories.unit_of_work import UnitOfWork
 
 _LONGEST_TEXT = 255
 _WITH_PASSWORD = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 from data_layer.context import current_context
@@ -11,6 +10,7 @@ from data_layer.entities import User
 from data_layer.entities.changes import changes_of
 from data_layer.entities.enums import AuditAction, UserStatus
 from data_layer.observability.log import get_log
+from data_layer.repositories.unit_of_work import UnitOfWork
 from data_layer.schemas.actors import ANONYMOUS, Actor
 from data_layer.schemas.users import UserAdmin, UserFull
 from data_layer.services.accounts.addresses import login_name
@@ -32,9 +32,6 @@ from data_layer.services.accounts.tools import (
     was_mailed_lately,
 )
 from data_layer.services.permissions import Permission
-
-if TYPE_CHECKING:
-    from data_layer.repositories.unit_of_work import UnitOfWork
 
 log = get_log(__name__)
 

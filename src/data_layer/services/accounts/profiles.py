@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 import orjson
@@ -13,6 +13,7 @@ from data_layer.entities.enums import AuditAction, UserStatus
 from data_layer.entities.json_values import json_object_of
 from data_layer.errors import InvalidValueError, ValueTooLongError
 from data_layer.observability.log import get_log
+from data_layer.repositories.unit_of_work import UnitOfWork
 from data_layer.repositories.users import account_key
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.factors import FactorProof
@@ -30,9 +31,6 @@ from data_layer.services.accounts.tools import (
 from data_layer.services.acting import acting_account_inactive
 from data_layer.services.permissions import Permission, require
 from data_layer.services.project_keys import owner_key, project_key
-
-if TYPE_CHECKING:
-    from data_layer.repositories.unit_of_work import UnitOfWork
 
 log = get_log(__name__)
 

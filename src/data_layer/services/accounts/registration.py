@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hmac import compare_digest
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from data_layer.context import current_context
 from data_layer.entities import User
 from data_layer.entities.enums import AuditAction, MailKind, UserRole, UserStatus
 from data_layer.errors import DuplicateError
+from data_layer.repositories.unit_of_work import UnitOfWork
 from data_layer.schemas.actors import ANONYMOUS, Actor
 from data_layer.schemas.users import UserFull
 from data_layer.services.accounts.addresses import deliverable_email, login_name
@@ -29,9 +30,6 @@ from data_layer.services.accounts.tools import (
     was_mailed_lately,
 )
 from data_layer.services.permissions import Permission, require
-
-if TYPE_CHECKING:
-    from data_layer.repositories.unit_of_work import UnitOfWork
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,6 @@ import hashlib
 import secrets
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 from pydantic import SecretStr
@@ -21,15 +20,13 @@ from data_layer.entities import SecondFactor, User
 from data_layer.entities.enums import FactorKind
 from data_layer.errors import InvalidValueError
 from data_layer.observability.log import get_log
+from data_layer.repositories.unit_of_work import UnitOfWork
 from data_layer.schemas.factors import FactorChallenge, FactorProof
 from data_layer.services.accounts import challenges, passkeys, totp
 from data_layer.services.accounts.challenges import LIFETIME, Challenges, PendingChallenge
 from data_layer.services.accounts.passkeys import PasskeySite, refused
 from data_layer.services.sealing import Seals
 from data_layer.settings.security import SecuritySettings
-
-if TYPE_CHECKING:
-    from data_layer.repositories.unit_of_work import UnitOfWork
 
 log = get_log(__name__)
 

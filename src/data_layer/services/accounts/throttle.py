@@ -38,15 +38,12 @@ import hmac
 import math
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 from data_layer.errors import TooManyAttemptsError
 from data_layer.repositories.login_attempts import EVERY, Allowance, Bucket, Counted
+from data_layer.repositories.unit_of_work import UnitOfWork
 from data_layer.services.accounts.addresses import network_of
-
-if TYPE_CHECKING:
-    from data_layer.repositories.unit_of_work import UnitOfWork
 
 PAIR = Allowance(free=5, forgiven_every=600, first_wait=1, longest_wait=900)
 NETWORK = Allowance(free=30, forgiven_every=60, first_wait=1, longest_wait=900)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hmac import compare_digest
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
+from data_layer.cache import Cache
 from data_layer.entities import AuditLog, User
 from data_layer.entities.changes import changes_of
 from data_layer.entities.enums import AuditAction, AuthProvider, MailKind, UserRole, UserStatus
@@ -21,6 +22,7 @@ from data_layer.errors import (
     LastAdminError,
     NotFoundError,
 )
+from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
 from data_layer.repositories.users import SecretColumn
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.users import UserFull
@@ -38,16 +40,12 @@ from data_layer.services.accounts.passkeys import PasskeySite
 from data_layer.services.accounts.password_policy import check_new_password
 from data_layer.services.accounts.passwords import PasswordHasher
 from data_layer.services.acting import as_of_now
+from data_layer.services.audit.service import AuditService
+from data_layer.services.mails.queue import MailQueue
 from data_layer.services.permissions import Permission, require
 from data_layer.services.sessions import SessionService
+from data_layer.services.tokens import TokenService
 from data_layer.settings.security import SecuritySettings
-
-if TYPE_CHECKING:
-    from data_layer.cache import Cache
-    from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
-    from data_layer.services.audit.service import AuditService
-    from data_layer.services.mails.queue import MailQueue
-    from data_layer.services.tokens import TokenService
 
 MAIL_INTERVAL = timedelta(minutes=5)
 """How long after a mail nobody gets another one of its kind: neither a flood, nor links that stop working at once."""

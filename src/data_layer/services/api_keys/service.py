@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import Any
 from uuid import UUID
 
 from pydantic import SecretStr
@@ -24,9 +24,6 @@ from data_layer.services.arguments import checks_arguments
 from data_layer.services.permissions import Permission, is_allowed, require
 from data_layer.services.sessions import SessionCopies, SessionService
 from data_layer.services.sessions.hashing import make_token
-
-if TYPE_CHECKING:
-    from typing import Any
 
 MOST_KEYS = 50
 """How many keys a person may have in force."""

@@ -7,17 +7,14 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from data_layer.concurrency import SingleFlight
 from data_layer.entities.enums import UserStatus
 from data_layer.errors import InvalidApiKeyError
+from data_layer.repositories.unit_of_work import Transactions
 from data_layer.schemas.api_keys import ActiveApiKey
 from data_layer.services.api_keys.uses import KeyUses
 from data_layer.services.sessions.watermark import Watermark
-
-if TYPE_CHECKING:
-    from data_layer.repositories.unit_of_work import Transactions
 
 PREFIX = "dl_"
 """How every key begins, so that a key that leaks is recognised as one: neither sessions nor JWTs begin like it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, TypedDict
+from typing import Annotated, Any, TypedDict
 from uuid import UUID
 
 import orjson
@@ -15,9 +15,7 @@ from data_layer.entities.audit_log import USUAL_CASES
 from data_layer.entities.changes import masked
 from data_layer.entities.enums import AuditAction, AuditCategory, AuditLevel
 from data_layer.errors import InvalidValueError
-
-if TYPE_CHECKING:
-    from data_layer.repositories.audit_rows import Row
+from data_layer.repositories.audit_rows import Row
 
 _LONGEST_JSON = 65_536
 _LONGEST_TEXT = 10_000

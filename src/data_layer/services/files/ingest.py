@@ -6,7 +6,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 from data_layer.concurrency import uninterrupted
@@ -24,11 +23,9 @@ from data_layer.schemas.files import Attachment, FileView
 from data_layer.services.files.backends import StorageBackends, new_place, original_key, require_size
 from data_layer.services.files.packing import is_packable, pack
 from data_layer.services.files.removal import leaving_rest_to_cleanup, recorded_or_discarded
+from data_layer.services.files.thumbnails import ThumbnailMaker
 from data_layer.storage.threads import FileThreads
 from data_layer.storage.validation import InspectedFile, Inspector, ReceivedFile
-
-if TYPE_CHECKING:
-    from data_layer.services.files.thumbnails import ThumbnailMaker
 
 log = get_log(__name__)
 

@@ -23,7 +23,6 @@ import asyncio
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hmac import compare_digest
-from typing import TYPE_CHECKING
 
 from data_layer.concurrency import Backoff, is_set_within, jittered, uninterrupted
 from data_layer.context import new_correlation_id, request_context
@@ -37,14 +36,12 @@ from data_layer.errors import (
 )
 from data_layer.observability.log import get_log
 from data_layer.repositories.mails import ClaimedMail
+from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
 from data_layer.repositories.users import SecretColumn
 from data_layer.services.accounts.one_time_tokens import Purpose, derived_token, hash_token
 from data_layer.services.mails.queue import MailQueue
 from data_layer.services.mails.rendering import Letter, MailRenderer
 from data_layer.services.mails.transport import MailTransport
-
-if TYPE_CHECKING:
-    from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
 
 log = get_log(__name__)
 

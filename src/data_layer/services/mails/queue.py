@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from datetime import datetime
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 from data_layer.entities import Mail
 from data_layer.entities.enums import MailKind
-
-if TYPE_CHECKING:
-    from data_layer.repositories.unit_of_work import UnitOfWork
+from data_layer.repositories.unit_of_work import UnitOfWork
 
 
 class MailQueue:

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 from data_layer.concurrency import cancel_and_wait
@@ -14,6 +13,7 @@ from data_layer.entities.enums import MailStatus
 from data_layer.errors import ConflictError, NotFoundError, PermissionDeniedError
 from data_layer.observability.log import get_log
 from data_layer.repositories.mails import ClaimedMail
+from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.mails import MailView
 from data_layer.services.acting import as_of_now
@@ -22,9 +22,6 @@ from data_layer.services.mails.delivery import KINDS_WITH_TOKEN, LetterWriter, M
 from data_layer.services.mails.queue import MailQueue
 from data_layer.services.mails.transport import MailTransport
 from data_layer.services.permissions import Permission, require
-
-if TYPE_CHECKING:
-    from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
 
 log = get_log(__name__)
 

@@ -8,10 +8,11 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 from uuid import UUID
 
+from data_layer.cache import Cache
 from data_layer.concurrency import SingleFlight, cancel_and_ignore
 from data_layer.entities.enums import UserRole, UserStatus
 from data_layer.errors import (
@@ -25,6 +26,7 @@ from data_layer.errors import (
     UnverifiedIdentityError,
 )
 from data_layer.repositories.identities import IdentifiedAccount, subject_key
+from data_layer.repositories.unit_of_work import Transactions
 from data_layer.repositories.users import standing_key
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.base import Value
@@ -34,10 +36,6 @@ from data_layer.services.openid.providers import OpenIdProvider
 from data_layer.services.openid.tokens import LONGEST_TOKEN, VerifiedToken, refused, require_audience
 from data_layer.services.sessions.watermark import Watermark
 from data_layer.settings.openid import OpenIdSettings
-
-if TYPE_CHECKING:
-    from data_layer.cache import Cache
-    from data_layer.repositories.unit_of_work import Transactions
 
 _MOST_TOKENS = 10_000
 _MOST_ACCOUNTS = 50_000

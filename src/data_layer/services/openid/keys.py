@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from data_layer.errors import IssuerError
+from data_layer.services.openid.renewal import Renewed
 
 if TYPE_CHECKING:
     from joserfc.jwk import Key
-
-    from data_layer.services.openid.renewal import Renewed
 
 KEY_TYPES = {
     **dict.fromkeys(("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"), "RSA"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 from data_layer.entities import Project
@@ -10,15 +10,13 @@ from data_layer.entities.enums import ProjectStatus
 from data_layer.entities.texts import check_text
 from data_layer.errors import NotFoundError
 from data_layer.repositories.repository import MAXIMUM_PAGE
+from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
 from data_layer.schemas.base import Value
 from data_layer.schemas.codes import GeneratedCodeSummary
 from data_layer.schemas.images import GeneratedImageSummary
 from data_layer.schemas.projects import ProjectFull, ProjectSummary
 from data_layer.schemas.users import UserPublic
 from data_layer.services.arguments import checks_arguments
-
-if TYPE_CHECKING:
-    from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
 
 _SEVERAL = 5  # As many ids as one can choose from.
 

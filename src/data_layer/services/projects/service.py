@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 import orjson
@@ -22,6 +22,7 @@ from data_layer.errors import (
 )
 from data_layer.repositories.project_search import Scope
 from data_layer.repositories.repository import check_limit
+from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.files import Attachment, FileView
 from data_layer.schemas.projects import (
@@ -48,9 +49,6 @@ from data_layer.services.projects.cursors import decode_cursor, encode_cursor
 from data_layer.services.projects.overview import ProjectDetails, ProjectOverview, ProjectRow
 from data_layer.services.search import ProjectSearch
 from data_layer.services.view_counts import ViewCounts
-
-if TYPE_CHECKING:
-    from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
 
 _EVERYTHING = ProjectFilter()
 _MAY_BE_SET = frozenset({ProjectStatus.DRAFT, ProjectStatus.ACTIVE, ProjectStatus.COMPLETED})

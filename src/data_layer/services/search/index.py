@@ -20,20 +20,17 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 from data_layer.entities import Project
 from data_layer.errors import DataLayerError, MissingReferenceError, ValueTooLongError
 from data_layer.observability.log import get_log
 from data_layer.repositories.project_search import IndexedTexts, IndexState, PageSize
+from data_layer.repositories.unit_of_work import Transactions
 from data_layer.services.search.languages import dictionary_of
 from data_layer.services.search.page_text import LONGEST_TEXT, visible_text
 from data_layer.services.search.vector import SearchedText, searched_words
 from data_layer.services.search.words import cut
-
-if TYPE_CHECKING:
-    from data_layer.repositories.unit_of_work import Transactions
 
 log = get_log(__name__)
 

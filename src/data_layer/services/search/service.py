@@ -9,7 +9,6 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 from data_layer.concurrency import cancel_and_wait
@@ -19,15 +18,13 @@ from data_layer.entities.texts import check_text
 from data_layer.errors import DataLayerError, InvalidValueError
 from data_layer.observability.log import get_log
 from data_layer.repositories.project_search import Found, Scope, Wanted
+from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
 from data_layer.schemas.projects import ProjectPublic, ProjectSummary
 from data_layer.schemas.search import ProjectHit, SearchedField, SearchPage
 from data_layer.services.search.highlights import Texts, candidates, highlights_of
 from data_layer.services.search.index import SearchIndex
 from data_layer.services.search.languages import dictionaries, dictionary_of
 from data_layer.services.search.query import LONGEST_QUERY, Query, parse_query
-
-if TYPE_CHECKING:
-    from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
 
 log = get_log(__name__)
 

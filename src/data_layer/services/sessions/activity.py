@@ -5,18 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import datetime
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 from data_layer.concurrency import RegularFlush
 from data_layer.errors import DataLayerError
 from data_layer.observability.log import get_log
 from data_layer.repositories.sessions import Lifetime
+from data_layer.repositories.unit_of_work import Transactions
 from data_layer.schemas.sessions import ActiveSession
 from data_layer.services.sessions.copies import NearCopy
-
-if TYPE_CHECKING:
-    from data_layer.repositories.unit_of_work import Transactions
 
 log = get_log(__name__)
 

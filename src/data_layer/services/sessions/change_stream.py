@@ -6,17 +6,14 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from contextvars import Context
-from typing import TYPE_CHECKING
 
 from data_layer.concurrency import cancel_and_wait
+from data_layer.database.listener import Listener
 from data_layer.errors import DataLayerError
 from data_layer.observability.log import get_log
 from data_layer.repositories.session_changes import read_changes
 from data_layer.services.sessions.copies import NearCopies
 from data_layer.services.sessions.watermark import Watermark
-
-if TYPE_CHECKING:
-    from data_layer.database.listener import Listener
 
 log = get_log(__name__)
 

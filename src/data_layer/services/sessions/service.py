@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
 from pydantic import SecretStr
 from uuid_utils.compat import uuid7
 
 from data_layer.context import current_context
+from data_layer.database.listener import Listener
 from data_layer.entities import AuditLog, Session, User
 from data_layer.entities.enums import AuditAction, AuditLevel, SessionType
 from data_layer.entities.json_values import json_object_of
@@ -31,9 +32,6 @@ from data_layer.services.sessions.devices import describe_device
 from data_layer.services.sessions.hashing import TokenHasher, make_token
 from data_layer.services.sessions.validation import SessionValidator, ValidationCounts, refused
 from data_layer.settings.security import SecuritySettings
-
-if TYPE_CHECKING:
-    from data_layer.database.listener import Listener
 
 Value = TypeVar("Value")
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
+from datetime import timedelta
 from itertools import islice
 from secrets import token_hex
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import obstore
+from obstore.store import ObjectStore
 
 from data_layer.errors import (
     FileExistsInStorageError,
@@ -37,22 +40,16 @@ from data_layer.storage.object_store import files
 from data_layer.storage.object_store.failures import translated, translated_for_operators
 from data_layer.storage.object_store.files import PART_SIZE, Upload
 from data_layer.storage.object_store.listing import STAGING, Page, measure, remove_staging, walk
-from data_layer.storage.port import OpenFile, ignore_unusable_key
+from data_layer.storage.port import (
+    FileContent,
+    FileInformation,
+    ListedFile,
+    OpenFile,
+    StorageStatistics,
+    UnusableKeyHandler,
+    ignore_unusable_key,
+)
 from data_layer.storage.threads import FileThreads
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-    from datetime import timedelta
-
-    from obstore.store import ObjectStore
-
-    from data_layer.storage.port import (
-        FileContent,
-        FileInformation,
-        ListedFile,
-        StorageStatistics,
-        UnusableKeyHandler,
-    )
 
 _THREADS = 8
 _DELETED_AT_ONCE = 256  # Azure takes no more in one request.

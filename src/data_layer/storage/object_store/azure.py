@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, cast
 
 import obstore
@@ -10,6 +12,7 @@ from obstore.store import AzureStore
 
 from data_layer.errors import NotSupportedByStorageError
 from data_layer.extras import is_installed
+from data_layer.settings.azure_location import AzureLocation
 from data_layer.storage.arguments import check_flag
 from data_layer.storage.keys import split_key
 from data_layer.storage.object_store.adapter import ConditionKind, ObjectStorage
@@ -17,18 +20,12 @@ from data_layer.storage.object_store.azure_administration import AzureAdministra
 from data_layer.storage.object_store.failures import translated
 from data_layer.storage.object_store.limits import Limits
 from data_layer.storage.object_store.listing import Page, fetched_pages, obstore_pages
-from data_layer.storage.port import SignedUrl
+from data_layer.storage.port import SignedMethod, SignedUrl
 from data_layer.storage.signing import azure as signing
 from data_layer.storage.signing.terms import Answer, Terms, quoted
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
-    from datetime import timedelta
-
     from obstore.store import AzureConfig
-
-    from data_layer.settings.azure_location import AzureLocation
-    from data_layer.storage.port import SignedMethod
 
 
 class AzureStorage(ObjectStorage):

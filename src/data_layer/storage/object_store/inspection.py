@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from secrets import token_hex
-from typing import TYPE_CHECKING
 
 import obstore
 from obstore.exceptions import BaseError
+from obstore.store import ObjectStore
 
 from data_layer.errors import StorageError
+from data_layer.storage.object_store.adapter import ObjectStorage
 from data_layer.storage.object_store.failures import translated_for_operators
 from data_layer.storage.object_store.listing import STAGING
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable
-
-    from obstore.store import ObjectStore
-
-    from data_layer.storage.object_store.adapter import ObjectStorage
 
 
 @dataclass(slots=True)

@@ -6,18 +6,14 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import obstore
+from obstore.store import ObjectStore
 
 from data_layer.storage.keys import is_key
 from data_layer.storage.object_store.failures import translated_for_operators
-from data_layer.storage.port import ListedFile, StorageStatistics, UnusableKeys
-
-if TYPE_CHECKING:
-    from obstore.store import ObjectStore
-
-    from data_layer.storage.port import UnusableKeyHandler
+from data_layer.storage.port import ListedFile, StorageStatistics, UnusableKeyHandler, UnusableKeys
 
 T = TypeVar("T")
 STAGING = ".storage"

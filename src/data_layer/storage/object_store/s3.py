@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
+from datetime import timedelta
 from secrets import token_hex
 from typing import TYPE_CHECKING
 
 import obstore
 from obstore.exceptions import BaseError
-from obstore.store import S3Store
+from obstore.store import ObjectStore, S3Store
 
 from data_layer.errors import FileExistsInStorageError, NotSupportedByStorageError, StorageRefusedError
 from data_layer.extras import is_installed
@@ -22,17 +24,13 @@ from data_layer.storage.object_store.limits import Limits
 from data_layer.storage.object_store.listing import STAGING, Page, fetched_pages, obstore_pages
 from data_layer.storage.object_store.s3_administration import BucketSettings, S3Administration
 from data_layer.storage.object_store.s3_location import ALGORITHMS, S3Location
+from data_layer.storage.port import SignedMethod, SignedUrl
 from data_layer.storage.signing import s3 as signing
+from data_layer.storage.signing.cloudfront import CloudFrontSigner
 from data_layer.storage.signing.terms import Answer, Terms, quoted
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
-    from datetime import timedelta
-
-    from obstore.store import ObjectStore, S3Config
-
-    from data_layer.storage.port import SignedMethod, SignedUrl
-    from data_layer.storage.signing.cloudfront import CloudFrontSigner
+    from obstore.store import S3Config
 
 _QUOTE = '"'
 _CONDITIONS = {
