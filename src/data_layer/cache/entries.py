@@ -68,7 +68,7 @@ class Entries:
         return not self.near.is_answering and any(key in self.near for key in keys) and await self._renew_trust()
 
     async def find_revived(self, key: bytes, as_type: Any) -> Any:
-        """What the near copy holds but has fallen silent about, or MISSING."""
+        """Return a value that the near copy held back until it was sure again, or MISSING."""
         return self.near.find(key, as_type) if await self.revive([key]) else MISSING
 
     async def look(self, key: bytes, as_type: Any) -> Any:

@@ -157,7 +157,7 @@ class Loading:
                 return self._entries.codec.read(*found.payload, as_type) if value is MISSING else value
 
     async def close(self) -> None:
-        """End what is being loaded."""
+        """Cancel the loads that are running."""
         await self._flights.close(NotInitializedError("The cache was closed"))
 
     async def _find(self, spec: _LoadSpec, answer: _Answer | None) -> _Found:

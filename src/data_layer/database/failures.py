@@ -106,7 +106,7 @@ def _not_sendable(error: ValueError | OverflowError) -> InvalidValueError:
 
 
 def needs_new_connection(error: psycopg.Error) -> bool:
-    """Whether the connection is gone or of no more use, so that a new one may serve the same statement."""
+    """Whether the connection is gone or unusable, so that a new one may serve the same statement."""
     if isinstance(error, SilentServerError):
         return False
     if error.sqlstate is None:

@@ -76,7 +76,7 @@ class Listener:
         """The one row that a statement gives.
 
         Raises:
-            DatabaseError: when it cannot be had; the connection is of no more use then.
+            DatabaseError: when it cannot be had; the connection cannot be used again then.
         """
         with self._observation.watch((statement, parameters)), translated():
             cursor = await self._connection.execute(statement, parameters)

@@ -94,6 +94,6 @@ def masked(name: str, value: Any) -> Any:
 
 @lru_cache(maxsize=4096)
 def is_secret(name: str) -> bool:
-    """Whether what bears this name is a secret, in any spelling: ``password_hash``, ``apiKey``."""
+    """Whether a field of this name holds a secret, in any spelling: ``password_hash``, ``apiKey``."""
     normalised = _SEPARATORS.sub("", name).lower()
     return _SECRET.search(normalised) is not None and _HARMLESS.search(normalised) is None

@@ -73,7 +73,7 @@ def new_values(entity: type[Entity], **values: Any) -> dict[str, Any]:
 
 
 def wanted_value(entity: type[Entity], name: str, value: Any) -> Any:
-    """A value that is looked for in a column, checked for its type: no caller wants one that no row can hold.
+    """Check the type of a value that is searched for in a column, and return it as rows hold it.
 
     A name without a column is left to the caller. Texts may have any length and form, because callers pass on what
     people typed; those that fit no row find none.

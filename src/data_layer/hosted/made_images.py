@@ -52,7 +52,7 @@ class MadeImages:
             await self._data.cache.set(key, value, _REMEMBERED_SECONDS)
 
     async def shown_in(self, code: str, owner_id: UUID) -> tuple[ReceivedImage, ...]:
-        """Those of a page."""
+        """Return the images that were made for the person and that the page shows."""
         names = dict.fromkeys(match[1] for match in _ADDRESS.finditer(code))
         keys = [_key(owner_id, name) for name in list(names)[:_MOST_OF_ONE_PAGE]]
         values: dict[str, Any] = {key: self._known[key] for key in keys if key in self._known}

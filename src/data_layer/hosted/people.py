@@ -68,7 +68,7 @@ class Entitlement:
         self._asked: SingleFlight[UUID, bool] = SingleFlight("entitlement", cancel_abandoned=True)
 
     async def has_credits(self, call: Call) -> dict[str, Any]:
-        """Any other answer stops every generation, so there is one while the database is away or silent, too."""
+        """Say whether the person may generate, also while the database is away: their page waits for it."""
         return {"user_id": str(call.user_id), "status": await self._status(call.data, call.actor, call.user_id)}
 
     async def _status(self, data: DataLayer, actor: Actor, user_id: UUID) -> str:

@@ -149,10 +149,10 @@ def made_image(body: Mapping[str, Any]) -> NewImage:
 
 
 def require_text(body: Mapping[str, Any], name: str) -> str:
-    """A text that must be there.
+    """Return a text of a body.
 
     Raises:
-        InvalidValueError: it is not.
+        InvalidValueError: it is missing, blank or not a text.
     """
     value = body.get(name)
     if not isinstance(value, str) or not value.strip():

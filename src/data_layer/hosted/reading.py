@@ -62,7 +62,7 @@ class _Share(Protocol):
 
 
 class BodyReader:
-    """Takes bodies apart."""
+    """Parses bodies in threads, a few at once; equal images are one object."""
 
     def __init__(self) -> None:
         self._slots = asyncio.Semaphore(_AT_ONCE)

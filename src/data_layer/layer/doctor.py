@@ -37,7 +37,7 @@ _SERVICE_SECONDS = 5.0
 
 @asynccontextmanager
 async def open_doctor(examined: ExaminedSettings, *, time_limit: float) -> AsyncIterator[Doctor]:
-    """A doctor for these settings, who changes nothing.
+    """Yield a doctor for these settings. It changes nothing.
 
     Embedded servers that have data are started for as long as the block lasts; without data there is nothing to look
     at yet.

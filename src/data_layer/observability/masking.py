@@ -33,7 +33,7 @@ _MEASURE = re.compile("tokens|(?:count|length|size|limit|seconds|ttl|used|age)$"
 
 @lru_cache(maxsize=4096)
 def is_secret_name(name: str) -> bool:
-    """Whether what bears this name is a secret, in any spelling: ``api_key``, ``X-API-Key``, ``apiKey``."""
+    """Whether a field of this name holds a secret, in any spelling: ``api_key``, ``X-API-Key``, ``apiKey``."""
     return _SECRET.search(_normalised(name)) is not None
 
 

@@ -50,7 +50,7 @@ class timed:  # noqa: N801  (read as a word: with timed("project_imported") as t
         return self
 
     def checkpoint(self, name: str) -> None:
-        """A step has ended; the next one begins."""
+        """End a step, and begin the next one."""
         now = time.perf_counter()
         self._checkpoints[name] = self._checkpoints.get(name, 0.0) + now - self._latest
         self._latest = now

@@ -124,7 +124,7 @@ class Recorder:
             self._keep_in_background(self._keep(waiting))
 
     async def settle(self, run: Run, code: str) -> None:
-        """Let what the request of a run may continue be recorded first."""
+        """Wait until everything that the request of a run may continue is recorded."""
         deadline = monotonic() + _SETTLE_SECONDS
         others = [other for other in self._runs.values() if other is not run]
         while any(other.writes(run.actor, code) for other in others) and monotonic() < deadline:  # noqa: ASYNC110

@@ -56,7 +56,7 @@ class MailRepository(Repository[Mail]):
         return ClaimedMail(row[0], row[1], MailKind(row[2]), *row[3:]) if row else None
 
     async def finish(self, mail: ClaimedMail, status: MailStatus, error: str | None = None) -> bool:
-        """Record what became of a mail; whether this process still had it."""
+        """Record the outcome of a mail, and return whether this process still held it."""
         values = {"status": status, "finished_at": func.clock_timestamp(), "last_error": error}
         return await self._change_claimed(mail, values)
 

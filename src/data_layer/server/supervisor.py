@@ -38,9 +38,9 @@ _SPARE_SECONDS = 3.0
 class Supervisor:
     """Keeps WORKERS processes serving on one listening socket.
 
-    The first one starts alone: what keeps it from starting would keep all of them, and is said once. While none is
-    ready, at the start and after crashes, the supervisor answers requests itself, with 503, and keeps the calls that
-    nobody sends again for the next worker (``StartingServer``). It has stopped to do so before a worker takes the first
+    The first one starts alone: whatever keeps it from starting would stop all of them, and is reported once. While none
+    is ready, at the start and after crashes, the supervisor answers requests itself, with 503, and keeps the calls that
+    nobody sends again for the next worker (``StartingServer``). It stops doing so before a worker takes the first
     request: once a client has seen the service ready, no answer says otherwise.
 
     What there is once for all workers runs on this object's event loop and is entered in ``_run``, beside the folder,

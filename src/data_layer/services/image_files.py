@@ -20,7 +20,7 @@ from data_layer.storage import FileContent
 ImageSource = FileContent | str
 """The bytes of an image, or where to read them. A text is a base64 data URL, or an http(s) URL that is fetched."""
 
-# A file whose row was not stored, because the process died, goes by itself.
+# A file whose row was not stored, because the process died, is removed automatically.
 _UNTIL_TAKEN = timedelta(hours=1)
 _THUMBNAIL = 400
 

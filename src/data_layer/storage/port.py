@@ -198,7 +198,7 @@ class Storage(Protocol):
             InvalidValueError: the content type, the metadata or another value breaks a rule.
             ContentMismatchError: the content has another SHA-256 than it must have.
             FileExistsInStorageError: the key is taken, and ``overwrite`` is False.
-            FileChangedInStorageError: there is no file of the ETag ``if_match`` (any more); or the parts of this upload
+            FileChangedInStorageError: no file has the ETag ``if_match`` (any more); or the parts of this upload
                 were discarded, because another one to the same key ended first.
             NotSupportedByStorageError: the server ignores such conditions, as some that resemble S3 do; or one was set
                 for more than 64 MiB, which S3 and Azure take in parts.

@@ -31,7 +31,7 @@ class StorageServer(ABC):
     """One server, for a ``with`` block.
 
     Raises:
-        EmbeddedServerError: when it does not start; the text ends with what it said.
+        EmbeddedServerError: when it does not start; the message ends with its output.
     """
 
     def __init__(self) -> None:
@@ -103,7 +103,7 @@ class StorageServer(ABC):
             process.wait(_STOP_SECONDS)
 
     def stop(self) -> None:
-        """End it in peace, or else without a word."""
+        """Ask it to end, and kill it when it does not."""
         if self._process is None:
             return
         self._process.terminate()

@@ -28,7 +28,7 @@ Command: TypeAlias = tuple[str | bytes | int, ...]
 pack = cast("Callable[[Command], bytes]", pack_command)
 
 MAXIMUM_WAITING = 4096
-"""Answers that a connection waits for before it takes no more commands."""
+"""Most answers that a connection waits for; until some arrive it takes no further commands."""
 _MAXIMUM_UNWRITTEN = 2**20
 _MAXIMUM_ANSWER = 2**28
 _GRACE = 0.02
@@ -236,7 +236,7 @@ class Connection(asyncio.Protocol):
             self._note_progress()
 
     def pause_writing(self) -> None:
-        """The network takes no more for now."""
+        """The network takes nothing more at the moment."""
         self._is_paused = True
         self._fill()
 

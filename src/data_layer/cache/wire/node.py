@@ -47,7 +47,7 @@ class LargeKeys(dict[bytes, int]):
                 del self[idle]
 
     def enter(self, key: bytes) -> None:
-        """A command on this key goes to the connection for large ones."""
+        """Note that a command on this key goes to the connection for large values."""
         self[key] = self.get(key, 0) + 1
 
     def leave(self, key: bytes, *, is_small: bool) -> None:

@@ -166,7 +166,7 @@ class Gauge(_Custom[prometheus_client.Gauge]):
 
 
 class Histogram(_Custom[prometheus_client.Histogram]):
-    """How often what was measured was at most as large as each of its limits."""
+    """Counts measured values by the limits that they do not exceed."""
 
     def observe(self, value: float, **labels: str) -> None:
         """Note what was measured, in base units: seconds, bytes.

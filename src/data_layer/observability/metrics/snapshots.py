@@ -72,7 +72,7 @@ def decode(content: bytes) -> Snapshot:
     """What another process has encoded.
 
     Raises:
-        ValueError: it is not all there.
+        ValueError: it is incomplete.
     """
     snapshot: Snapshot = {}
     for name, documentation, kind, across_workers, samples in orjson.loads(content):

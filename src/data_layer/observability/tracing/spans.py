@@ -109,7 +109,7 @@ def _failures_shown(span: Span) -> Iterator[None]:
 
 
 def set_error(span: Span, code: str) -> None:
-    """Say that what a span stands for has failed, and with which code."""
+    """Mark a span as failed, with the code of the error."""
     span.set_attribute("error.type", code)
     span.set_status(Status(StatusCode.ERROR, code))
 

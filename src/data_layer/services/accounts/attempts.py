@@ -88,7 +88,7 @@ class LoginAttempts:
             yield attempt
 
     async def give_back(self, tx: UnitOfWork, attempt: Attempt) -> None:
-        """Count an attempt no more. Levels before the user's row, as counting goes."""
+        """Stop counting an attempt. Levels are locked before the user's row, as when it was counted."""
         await self._throttle.give_back(tx, attempt.admission)
         await tx.users.take_back_attempt(attempt.name, attempt.admission.locked_until)
 

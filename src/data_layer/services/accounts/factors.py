@@ -271,7 +271,7 @@ class Factors:
         proof: FactorProof | None = None,
         challenge: str | None = None,
     ) -> Sequence[SecretStr]:
-        """Return ten other recovery codes; those there were work no more.
+        """Return ten new recovery codes; the former ones no longer work.
 
         Raises:
             NotFoundError: the account has no second factor.

@@ -187,7 +187,7 @@ class PasswordChanges:
     async def _replace(
         self, tx: UnitOfWork, actor: Actor, user: User, hashed: str, action: AuditAction, *, keep: UUID | None = None
     ) -> None:
-        """Store a new password; nothing opens with the old one, and a mailed token works no more."""
+        """Store a new password; the old one and mailed tokens no longer work."""
         user.password_hash = hashed
         user.password_changed_at = datetime.now(UTC)
         clear_token(user, Purpose.RESET_PASSWORD)

@@ -237,7 +237,7 @@ def was_mailed_lately(user: User, purpose: Purpose) -> bool:
 
 
 def clear_token(user: User, purpose: Purpose) -> None:
-    """Let a mailed token work no more."""
+    """Invalidate a mailed token."""
     setattr(user, _HASH[purpose], None)
     setattr(user, _EXPIRY[purpose], None)
 
@@ -289,7 +289,7 @@ def check_usable(user: User, *, reactivate: bool) -> None:
     Raises:
         AccountSuspendedError: a moderator has suspended it.
         EmailNotVerifiedError: it waits for its address to be verified.
-        AccountInactiveError: its owner has deactivated it, and does not want it back.
+        AccountInactiveError: its owner has deactivated it, and does not reactivate it.
     """
     match user.status:
         case UserStatus.SUSPENDED:

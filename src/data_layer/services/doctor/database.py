@@ -538,7 +538,7 @@ _REPLICA_ADVICE = Text("until it is back, reads go to the others and to the prim
 
 
 async def judge_pooler(target: DatabaseTarget) -> CheckResult:
-    """Whether DB_PGBOUNCER says what is there."""
+    """Check whether DB_PGBOUNCER matches what answers."""
     is_pooled, says_so = target.identity.is_pooled, target.settings.db_pgbouncer
     if is_pooled and not says_so:
         return failed(

@@ -100,7 +100,7 @@ class FileService:
             content_type: What it is said to be; compared with what it is.
             file_name: What its user calls it; shown to those who download it, and used for nothing else.
             attached_to: The row that it belongs to, and goes with.
-            expires_in: After which time it goes by itself.
+            expires_in: After how long it is removed automatically.
             allowed_types: Which types may be stored, instead of ALLOWED_FILE_TYPES: for what the application makes.
 
         Raises:
@@ -133,7 +133,7 @@ class FileService:
             owner_id: Whose file it is; None for the system's.
             file_name: What its user calls it.
             attached_to: The row that it belongs to, and goes with.
-            expires_in: After which time it goes by itself.
+            expires_in: After how long it is removed automatically.
 
         Raises:
             InvalidUrlError, FetchError: it may not be fetched, or could not be.

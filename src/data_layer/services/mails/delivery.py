@@ -200,7 +200,7 @@ class MailDelivery:
                 return None
             letter = await self._writer.write(tx, mail)
             if letter is None:
-                await tx.mails.finish(mail, MailStatus.DROPPED, "its link works no more, or the account is gone")
+                await tx.mails.finish(mail, MailStatus.DROPPED, "its link no longer works, or the account is gone")
                 log.info("mail_dropped", mail=mail.id, kind=mail.kind)
             return mail, letter
 

@@ -151,7 +151,7 @@ class MailService:
         return mail
 
     async def link(self, actor: Actor, mail_id: UUID) -> str | None:
-        """The link in a mail, for a developer without a mail server; None if it works no more.
+        """The link in a mail, for a developer without a mail server; None if it no longer works.
 
         Raises:
             PermissionDeniedError: in production, or to anybody but the operator: it opens an account.

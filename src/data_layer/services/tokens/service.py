@@ -69,7 +69,7 @@ class TokenService:
     async def issue(self, session: ActiveSession) -> TokenPair:
         """The first pair for a session, which then lives as long as the refresh token (JWT_REFRESH_EXPIRES_IN).
 
-        One that was issued for it before leads on no more: it counts as used, and its use as a theft.
+        One that was issued for it before can no longer be exchanged: it counts as used, and its use as a theft.
 
         Raises:
             InvalidSessionError: when the session has ended.

@@ -38,7 +38,7 @@ class Trial:
 
 
 async def find_place(storage: ObjectStorage) -> None:
-    """List nothing much, which shows that the place exists and that the credentials are known.
+    """List a file, which shows that the bucket or container exists and that the credentials are known.
 
     Raises:
         StorageUnavailableError: or the subclass that says why not.

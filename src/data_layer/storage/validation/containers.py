@@ -237,7 +237,7 @@ class Picture:
         """Add a part at the end of what is to be stored.
 
         Raises:
-            ImageTooLargeError: there are absurdly many parts, each of which costs memory.
+            ImageTooLargeError: it has far too many parts, each of which costs memory.
         """
         if self.parts and self.parts[-1].meaning == meaning and (joined := _joined(self.parts[-1].piece, piece)):
             self.parts[-1] = Part(meaning, joined)
@@ -249,7 +249,7 @@ class Picture:
         """Add something at the end of what is decoded.
 
         Raises:
-            ImageTooLargeError: there are absurdly many parts.
+            ImageTooLargeError: it has far too many parts.
         """
         if self.still and (joined := _joined(self.still[-1], piece)):
             self.still[-1] = joined
@@ -447,7 +447,7 @@ def png_file(*chunks: bytes) -> bytes:
 
 
 def png_chunk(kind: bytes, data: bytes) -> bytes:
-    """A part of a PNG."""
+    """Build a chunk of a PNG."""
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 

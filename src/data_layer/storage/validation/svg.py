@@ -191,7 +191,7 @@ class _Styles:
         self._length = 0
 
     def check(self, style: str) -> None:
-        """Accept what fetches nothing."""
+        """Accept a style that fetches nothing."""
         if _found(_ACTIVE_STYLE, style):
             _refuse("a style that executes something")
         if style in self._parsed or not _found(_MAY_FETCH, style):
