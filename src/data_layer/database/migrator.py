@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, text
 
@@ -13,11 +14,13 @@ from data_layer.database import administration
 from data_layer.database.address import DatabaseAddress
 from data_layer.database.failures import translated
 from data_layer.database.migrations import BASE, VERSION_TABLE, VERSIONS, Revision, known_revisions
-from data_layer.database.migrations.alembic_commands import Migrations
 from data_layer.database.migrations.execution import ProgressListener, exclusive, execute, ignore_progress, steps
 from data_layer.database.schema_check import SchemaReport, find_differences
 from data_layer.database.schema_state import SchemaState, SchemaStatus, read_schema_state
 from data_layer.errors import DatabaseMissingError, InvalidValueError, MigrationError
+
+if TYPE_CHECKING:  # Alembic is loaded for migrations only.
+    from data_layer.database.migrations.alembic_commands import Migrations
 
 HEAD = "head"
 """Stands for the newest revision."""
@@ -203,7 +206,6 @@ class Migrator:
 
     def _migrations(self, connection: Connection) -> Migrations:
         # Alembic is loaded when there is something to migrate; a service that starts usually has nothing.
-        from data_layer.database.migrations.alembic_commands import Migrations
 
         return Migrations(connection, self._versions)
 
