@@ -206,6 +206,7 @@ class Migrator:
 
     def _migrations(self, connection: Connection) -> Migrations:
         # Alembic is loaded when there is something to migrate; a service that starts usually has nothing.
+        from data_layer.database.migrations.alembic_commands import Migrations
 
         return Migrations(connection, self._versions)
 
