@@ -50,7 +50,11 @@ async def test_there_and_back_again(data: DataLayer, settings: Settings, monkeyp
             report = await moving.file_maintenance.migrate(target)
             assert (report.source, report.target) == (source.value, target.value)
             assert report.moved == len(before) - 1
-            assert (report.missing, report.vanished) == ((), 0)
+            assert (report.missing, report.vanished, report.orphans) == ((), 0, 0)
+            # The copies with which it began are still there at the end.
+            done_before = len(before) if target is LOCAL else 0
+            size = 0 if target is LOCAL else sum(each.size for each in stored)
+            assert (report.copied, report.size, report.present) == (len(before) - done_before, size, done_before)
             for file, content in zip(files, contents, strict=True):
                 assert await moving.files.download(file.id, owner_id=owner.id) == content
             done: list[int] = []
@@ -131,6 +135,39 @@ async def test_an_interrupted_migration_goes_on(
         assert report.present >= 4
         assert report.moved == 8
         assert (await moving.file_maintenance.check(SYSTEM, deep=True)).is_clean
+
+
+async def test_what_was_deleted_after_it_had_moved_is_not_copied_again(data: DataLayer, settings: Settings) -> None:
+    owner = await add_user(data)
+    files = [await data.files.save(picture(color=(n, 0, 0), size=(90, 90)), owner_id=owner.id) for n in range(3)]
+    async with DataLayer(both(settings, LOCAL, S3)) as moving:
+        await moving.file_maintenance.migrate(S3)
+        assert await moving.files.delete(files[0].id, owner_id=owner.id)
+        report = await moving.file_maintenance.migrate(S3)
+        assert (report.orphans, report.copied, report.present, report.moved) == (1, 0, 2, 0)
+        assert not await moving.file_maintenance._backends.of(S3).exists(files[0].key)
+
+
+@pytest.mark.parametrize("step", ["_copy", "_say_moved"])
+async def test_what_is_deleted_while_it_is_copied_vanishes_from_both(
+    data: DataLayer, settings: Settings, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    owner = await add_user(data)
+    files = [await data.files.save(picture(color=(n, 0, 0), size=(90, 90)), owner_id=owner.id) for n in range(3)]
+    go_on = getattr(migration.FileMigration, step)
+    async with DataLayer(both(settings, LOCAL, S3)) as moving:
+
+        async def delete_before(self: Any, first: Any, *others: Any) -> Any:
+            if step == "_say_moved" or first.key == files[0].key:
+                await moving.files.delete(files[0].id, owner_id=owner.id)
+            return await go_on(self, first, *others)
+
+        monkeypatch.setattr(migration.FileMigration, step, delete_before)
+        report = await moving.file_maintenance.migrate(S3)
+        assert (report.vanished, report.moved, report.missing) == (1, 2, ())
+        assert report.copied == (2 if step == "_copy" else 3)
+        for kind in (LOCAL, S3):
+            assert not await moving.file_maintenance._backends.of(kind).exists(files[0].key)
 
 
 async def test_a_file_that_is_missing_is_told(data: DataLayer, settings: Settings) -> None:
