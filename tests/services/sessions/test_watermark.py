@@ -191,12 +191,15 @@ def test_forgetting_old_changes_makes_old_copies_unbelievable() -> None:
     database, watermark = ModelDatabase(), Watermark()
     catch_up(watermark, database, 0.0)
     old = database.snapshot()
-    many = {UUID(int=number): 100 + number for number in range(60_000)}
+    many = {UUID(int=60_000 - number): 100 + number for number in range(60_000)}
     known = watermark.known_at(1.0)
     reading = ChangeBatch("first", 0.0, "70000:70000:", 70_000, 70_000, many)
     assert watermark.take(reading, asked_at=1.0, known=known) is not None
-    assert not watermark.vouches_for(UUID(int=3), old.oldest, "first"), "its change was forgotten"
+    assert not watermark.vouches_for(UUID(int=59_999), old.oldest, "first"), "its change was forgotten"
     assert not watermark.vouches_for(UUID(int=99_999), old.oldest, "first"), "nor is any other that old"
+    assert not watermark.vouches_for(UUID(int=35_001), 25_099, "first"), "the copy may lack the last one forgotten"
+    assert watermark.vouches_for(UUID(int=99_999), 25_100, "first"), "later changes are still known"
+    assert not watermark.vouches_for(UUID(int=1), 60_000, "first"), "and count"
     assert watermark.vouches_for(UUID(int=99_999), 70_000, "first")
 
 
