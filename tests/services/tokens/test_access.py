@@ -70,6 +70,23 @@ def test_it_expires(tokens: AccessTokens, clock: Clock) -> None:
     assert type(caught.value) is InvalidTokenError, "it is not yet in force"
 
 
+@pytest.mark.parametrize("now", [1_000_000_000, 4_000_000_000], ids=["2001", "2096"])
+def test_the_machine_s_own_clock_does_not_count(tokens: AccessTokens, clock: Clock, now: int) -> None:
+    clock.now = now
+    ids = uuid7(), uuid7()
+    assert tokens.read(tokens.make(*ids)) == ids
+
+
+def test_an_expired_forgery_is_not_called_expired(tokens: AccessTokens, clock: Clock) -> None:
+    for changes in ({"aud": "something else"}, {"iss": "somebody else"}, {"jti": None}, {"key": OTHER}):
+        clock.now = NOW
+        token = forged(tokens, **changes)
+        clock.now = NOW + 10**6
+        with pytest.raises(InvalidTokenError) as caught:
+            tokens.read(token)
+        assert type(caught.value) is InvalidTokenError
+
+
 @pytest.mark.parametrize(
     "changes",
     [
