@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import hiredis
 import pytest
@@ -14,6 +15,7 @@ from data_layer.cache.commands import CommandRunner
 from data_layer.cache.wire.connection import MAXIMUM_WAITING
 from data_layer.config import Settings
 from data_layer.testing.redis_server import RedisServer
+from tests.cache.conftest import CacheAt
 from tests.support import until
 
 from .wire import LIMIT, Endpoint, Listening, running
@@ -165,3 +167,15 @@ async def test_a_server_that_closes_what_is_idle_is_never_met(server: RedisServe
                 await asyncio.sleep(0.1)
     finally:
         server.execute("CONFIG", "SET", "timeout", 0)
+
+
+async def test_redis_pys_client_notices_that_an_idle_connection_was_closed(
+    server: RedisServer, cache_at: CacheAt
+) -> None:
+    async with cache_at(server.url) as cache:
+        client: Any = cache.client
+        assert await client.ping()
+        (idle,) = client.connection_pool._available_connections
+        server.execute("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        await until(idle._reader.at_eof)
+        assert await client.ping()
