@@ -161,10 +161,13 @@ class StoredFileRepository(ReadRepository[StoredFile]):
         return (await self._session.execute(statement)).scalars().all()
 
     async def half_deleted(self, *, older_than: timedelta, limit: int) -> Sequence[ObjectRecord]:
-        """Objects whose removal has begun a while ago and was not finished."""
+        """Objects whose removal has begun a while ago and was not finished; thumbnails before their originals.
+
+        With the row of an original those of its thumbnails go too, and then nothing says where their bytes are.
+        """
         statement = (
             _RECORDS.where(has_state(StoredFile, FileState.DELETED), StoredFile.updated_at <= func.now() - older_than)
-            .order_by(StoredFile.updated_at)
+            .order_by(StoredFile.updated_at, StoredFile.parent_id)  # Both were marked in one transaction.
             .limit(limit)
         )
         return [_record(row) for row in await self._session.execute(statement)]

@@ -16,6 +16,7 @@ from data_layer.errors import MissingReferenceError, NotFoundError, StorageUnava
 from data_layer.repositories.stored_objects import StoredFileRepository
 from data_layer.schemas.actors import SYSTEM
 from data_layer.schemas.files import Attachment, FileView
+from data_layer.services.files import cleanup
 from data_layer.services.schedule import scheduled
 from tests.file_content import PAGE, picture
 from tests.support import make_code, make_project
@@ -148,8 +149,14 @@ async def test_an_interrupted_removal_is_finished_later(
         await data.files.stat(saved.id, owner_id=owner.id)
     again = await data.files.save(picture(), owner_id=owner.id)
     assert again.key != saved.key, "nobody gets bytes that are about to go"
-    report = await data.file_maintenance.cleanup(SYSTEM, apply=True, older_than=timedelta(0))
-    assert report.half_deleted == 2, "the image and its thumbnail"
+    monkeypatch.setattr(cleanup, "_BATCH", 1)
+    assert (await data.file_maintenance.cleanup(SYSTEM, older_than=timedelta(0))).half_deleted == 2
+    told: list[tuple[str, int]] = []
+    report = await data.file_maintenance.cleanup(
+        SYSTEM, apply=True, older_than=timedelta(0), on_progress=lambda what, count: told.append((what, count))
+    )
+    assert (report.half_deleted, report.orphans) == (2, 0), "the image and its thumbnail"
+    assert [count for what, count in told if what == "half_deleted"] == [1, 2], "a batch at a time"
     assert await originals(data) == [again.key]
 
 
