@@ -8,8 +8,11 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from data_layer import DataLayer
+from data_layer.schemas.actors import SYSTEM
 from tests.api import described_headers
 from tests.api.test_projects import create, owner, people
+from tests.api.test_shares import project_with_page
 
 __all__ = ["owner", "people"]
 
@@ -66,6 +69,72 @@ def test_what_can_be_edited_takes_the_etag_that_was_read(description: dict[str, 
             else:
                 found.add(name)
     assert found == CHANGED_WITHOUT_CONDITION.keys()
+
+
+LISTS_WITHOUT_PAGES = {
+    "/v1/projects/{project_id}/tree": "one document, sent while it is read",
+    "/v1/generations/{generation_id}": "the variants of one generation, ten at most",
+    "/v1/variants/{variant_id}/diff": "one document",
+    "/v1/variants/{variant_id}/replay": "one document",
+    "/v1/design-systems": "a hundred at most",
+    "/v1/usage": "sums, 10,000 at most",
+    "/v1/accounts/me/second-factors": "a handful",
+    "/v1/accounts/me/identities": "one for each provider",
+    "/v1/sessions": "SESSION_LIMIT at most",
+    "/v1/oidc": "those of the settings",
+    "/v1/admin/users/{user_id}/second-factors": "a handful",
+}
+"""Answers with a list that has no pages, and why."""
+
+
+def test_each_list_has_pages(description: dict[str, Any]) -> None:
+    """``next`` in the body, ``Link`` in the head, a parameter that takes it, and a limit."""
+    schemas, found = description["components"]["schemas"], set()
+    for path, operations in description["paths"].items():
+        answer = operations.get("get", {}).get("responses", {}).get("200", {})
+        schema = answer.get("content", {}).get("application/json", {}).get("schema", {})
+        fields = schemas.get(schema.get("$ref", "").rpartition("/")[2], {}).get("properties", {})
+        if not any(each.get("type") == "array" and "$ref" in str(each.get("items")) for each in fields.values()):
+            continue
+        if "next" in fields:
+            taken = {each["name"] for each in operations["get"]["parameters"]}
+            assert "limit" in taken, path
+            assert taken & {"after", "before"}, path
+            assert "Link" in headers_of(description, answer), path
+        else:
+            found.add(path)
+    assert found == LISTS_WITHOUT_PAGES.keys()
+
+
+@pytest.mark.parametrize("what", ["shares", "sessions", "api_keys"])
+async def test_pages_lead_to_each_row_once(
+    data: DataLayer, people: dict[str, httpx.AsyncClient], owner: httpx.AsyncClient, what: str
+) -> None:
+    if what == "shares":
+        path = f"{await project_with_page(owner)}/shares"
+        for _ in range(5):
+            assert (await owner.post(path, json={})).status_code == 201
+    elif what == "api_keys":
+        path = "/v1/accounts/me/api-keys"
+        for number in range(5):
+            assert (await owner.post(path, json={"name": str(number), "scopes": ["read"]})).status_code == 201
+    else:
+        user = await data.accounts.find(SYSTEM, "owner@example.com")
+        path = f"/v1/admin/users/{user.id}/sessions"
+        for _ in range(4):
+            await data.sessions.create(user.id)
+    reader = owner if what == "api_keys" else people["moderator"]
+    whole = [each["id"] for each in (await reader.get(path)).json()[what]]
+    assert len(set(whole)) == 5
+    seen, url, pages = [], f"{path}?limit=2", 0
+    while url:
+        page = await reader.get(url)
+        seen += [each["id"] for each in page.json()[what]]
+        following = page.json()["next"]
+        url = page.links["next"]["url"] if following else ""
+        assert following is None or f"after={following}" in url
+        pages += 1
+    assert (seen, pages) == (whole, 3)
 
 
 def test_refusals_say_what_to_do(description: dict[str, Any]) -> None:

@@ -73,7 +73,7 @@ QUERIES: dict[str, Callable[[UnitOfWork], Awaitable[Any]]] = {
     "uq_file_references_public_file_id": lambda tx: tx.files.published(SOMEONE),
     "ix_idempotency_keys_created_at": lambda tx: tx.idempotency_keys.remove_old(limit=9),
     "uq_api_keys_key_hash": lambda tx: tx.api_keys.find_account("0" * 64),
-    "ix_api_keys_user_id_id": lambda tx: tx.api_keys.of_user(SOMEONE),
+    "ix_api_keys_user_id_id": lambda tx: tx.api_keys.of_user(SOMEONE, 9, None),
     "ix_second_factors_user_id_id": lambda tx: tx.second_factors.confirmed(SOMEONE),
     "uq_second_factors_credential_id": lambda tx: tx.second_factors.count(credential_id=b"id"),
     "ix_mails_next_attempt_at": lambda tx: tx.mails.claim(DAY),

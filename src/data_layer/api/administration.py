@@ -92,10 +92,18 @@ class Suspension(Body):
     reason: Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_REASON)]
 
 
-class SessionsOfUser(Value):
-    """Where somebody is logged in, the session that was active last first."""
+class SessionsQuery(Body):
+    """A page of sessions; ``after`` is ``next`` of the page before."""
+
+    limit: _Limit = 100
+    after: UUID | None = None
+
+
+class SessionPage(Value):
+    """A page of where somebody is logged in, the session that began last first; ``next`` is null on the last one."""
 
     sessions: tuple[SessionAdmin, ...]
+    next: UUID | None
 
 
 class Reset(Value):
@@ -281,10 +289,11 @@ async def reset_factors(call: Call, user_id: UUID) -> Reset:
     return Reset(removed=await call.data.accounts.reset_factors(call.actor, user_id))
 
 
-@routes.get("/users/{user_id}/sessions", summary="List somebody's sessions", errors=[404, 422])
-async def list_sessions(call: Call, user_id: UUID, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> SessionsOfUser:
+@routes.get("/users/{user_id}/sessions", summary="List somebody's sessions", errors=[404, 422], next_by="after")
+async def list_sessions(call: Call, user_id: UUID, query: Annotated[SessionsQuery, Query()]) -> SessionPage:
     """For moderators; with devices and places."""
-    return SessionsOfUser(sessions=await call.data.sessions.list_all(call.actor, user_id=user_id, limit=limit))
+    found = await call.data.sessions.list_all(call.actor, user_id=user_id, limit=query.limit, after=query.after)
+    return SessionPage(sessions=found, next=next_after(found, query.limit))
 
 
 @routes.delete("/users/{user_id}/sessions", summary="Log somebody out everywhere", errors=[404])

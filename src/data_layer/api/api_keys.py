@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Annotated, Any
 from uuid import UUID
 
+from fastapi import Query
 from pydantic import Field, StringConstraints
 
 from data_layer.api.request_models import Body
@@ -14,6 +15,7 @@ from data_layer.entities.enums import ApiScope
 from data_layer.schemas.api_keys import ApiKeyView
 from data_layer.schemas.base import Value
 from data_layer.services.api_keys.service import LONGEST_LIFETIME
+from data_layer.web.pages import next_after
 
 _EXAMPLE: dict[str, Any] = {
     "requestBody": {
@@ -41,19 +43,28 @@ class CreatedKey(Value):
     api_key: ApiKeyView
 
 
-class ApiKeys(Value):
-    """All of them, the newest first; those that have ended for 90 days more."""
+class KeysQuery(Body):
+    """A page of keys; ``after`` is ``next`` of the page before."""
+
+    limit: Annotated[int, Field(ge=1, le=1000)] = 100
+    after: UUID | None = None
+
+
+class ApiKeyPage(Value):
+    """A page of keys, the newest first; those that have ended for 90 days more. ``next`` is null on the last one."""
 
     api_keys: tuple[ApiKeyView, ...]
+    next: UUID | None
 
 
 routes = Routes("/v1/accounts/me/api-keys", "API keys")
 
 
-@routes.get("", summary="List the own API keys")
-async def list_keys(call: Call) -> ApiKeys:
+@routes.get("", summary="List the own API keys", errors=[422], next_by="after")
+async def list_keys(call: Call, query: Annotated[KeysQuery, Query()]) -> ApiKeyPage:
     """``prefix`` is how a key begins, to recognise it by. ``last_used_at`` may be some seconds old."""
-    return ApiKeys(api_keys=await call.data.api_keys.list(call.actor, call.user_id))
+    found = await call.data.api_keys.list(call.actor, call.user_id, limit=query.limit, after=query.after)
+    return ApiKeyPage(api_keys=found, next=next_after(found, query.limit))
 
 
 @routes.post(

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import Response
+from fastapi import Query, Response
 from fastapi.responses import HTMLResponse
 from pydantic import Field
 
@@ -20,6 +20,7 @@ from data_layer.services.request_limits import RequestKind
 from data_layer.services.shares import LONGEST_LIFETIME, SHARE_PATH
 from data_layer.web.conditions import revision_tag
 from data_layer.web.hostile_pages import hostile_page
+from data_layer.web.pages import next_after
 
 _Version = Annotated[int, Field(ge=1, lt=2**31)]
 _EXAMPLE: dict[str, Any] = {
@@ -59,10 +60,21 @@ class CreatedShare(Value):
     url: str
 
 
-class Shares(Value):
-    """All shares of a project, also those that have ended, the newest first."""
+class SharesQuery(Body):
+    """A page of shares; ``after`` is ``next`` of the page before."""
+
+    limit: Annotated[int, Field(ge=1, le=1000)] = 100
+    after: UUID | None = None
+
+
+class SharePage(Value):
+    """A page of the shares of a project, also those that have ended, the newest first.
+
+    ``next`` is null on the last one.
+    """
 
     shares: tuple[ShareView, ...]
+    next: UUID | None
 
 
 class Fork(Body):
@@ -75,10 +87,13 @@ class Fork(Body):
 routes = Routes("", "shares", keys=CONTENT)
 
 
-@routes.get("/v1/projects/{project_id}/shares", summary="List the shares of a project", errors=[404, 422])
-async def list_shares(call: Call, project_id: UUID) -> Shares:
+@routes.get(
+    "/v1/projects/{project_id}/shares", summary="List the shares of a project", errors=[404, 422], next_by="after"
+)
+async def list_shares(call: Call, project_id: UUID, query: Annotated[SharesQuery, Query()]) -> SharePage:
     """Owners and moderators see them; tokens are not among what they see."""
-    return Shares(shares=await call.data.shares.list(call.actor, project_id))
+    found = await call.data.shares.list(call.actor, project_id, limit=query.limit, after=query.after)
+    return SharePage(shares=found, next=next_after(found, query.limit))
 
 
 @routes.post(

@@ -37,7 +37,7 @@ def list_sessions(
     limit: Annotated[int, typer.Option(min=1, max=1000, help="The largest number of sessions.")] = 50,
     as_json: AsJson = False,
 ) -> None:
-    """List the sessions that are accepted, those that were active last first."""
+    """List the sessions that are accepted, those that began last first."""
     sessions = run(_list(read_settings(as_json=as_json), user, limit), as_json=as_json)
     if as_json:
         print_json(sessions)

@@ -21,7 +21,8 @@ from data_layer.client.values import (
     AcceptedRegistration,
     AddedApp,
     AddedFactor,
-    ApiKeys,
+    ApiKeyPage,
+    ApiKeyView,
     ApiScope,
     Appended,
     AssetPage,
@@ -83,8 +84,10 @@ from data_layer.client.values import (
     Reset,
     SearchPage,
     SecondFactorNeeded,
-    SessionsOfUser,
-    Shares,
+    SessionAdmin,
+    SessionPage,
+    SharePage,
+    ShareView,
     StartedGeneration,
     Statistics,
     Sums,
@@ -447,14 +450,19 @@ class AdminCalls(Resource):
 
         return Pages(fetch, lambda page: page.mails)
 
-    async def list_sessions(self, user_id: UUID | str, *, limit: int | None = None) -> SessionsOfUser:
+    def list_sessions(self, user_id: UUID | str, *, limit: int | None = None) -> Pages[SessionAdmin, SessionPage]:
         """List somebody's sessions.
 
         For moderators; with devices and places.
         """
-        return await self.transport.send(
-            SessionsOfUser, Call("GET", f"/v1/admin/users/{path_value(user_id)}/sessions", query={"limit": limit})
-        )
+
+        async def fetch(after: Any) -> SessionPage:
+            return await self.transport.send(
+                SessionPage,
+                Call("GET", f"/v1/admin/users/{path_value(user_id)}/sessions", query={"limit": limit, "after": after}),
+            )
+
+        return Pages(fetch, lambda page: page.sessions)
 
     def list_users(
         self, *, status: UserStatus | None = None, role: UserRole | None = None, limit: int | None = None
@@ -643,12 +651,18 @@ class ApiKeysCalls(Resource):
             ),
         )
 
-    async def list_keys(self) -> ApiKeys:
+    def list_keys(self, *, limit: int | None = None) -> Pages[ApiKeyView, ApiKeyPage]:
         """List the own API keys.
 
         ``prefix`` is how a key begins, to recognise it by. ``last_used_at`` may be some seconds old.
         """
-        return await self.transport.send(ApiKeys, Call("GET", "/v1/accounts/me/api-keys"))
+
+        async def fetch(after: Any) -> ApiKeyPage:
+            return await self.transport.send(
+                ApiKeyPage, Call("GET", "/v1/accounts/me/api-keys", query={"limit": limit, "after": after})
+            )
+
+        return Pages(fetch, lambda page: page.api_keys)
 
     async def revoke(self, key_id: UUID | str) -> None:
         """Revoke an API key.
@@ -1933,12 +1947,19 @@ class SharesCalls(Resource):
             ),
         )
 
-    async def list(self, project_id: UUID | str) -> Shares:
+    def list(self, project_id: UUID | str, *, limit: int | None = None) -> Pages[ShareView, SharePage]:
         """List the shares of a project.
 
         Owners and moderators see them; tokens are not among what they see.
         """
-        return await self.transport.send(Shares, Call("GET", f"/v1/projects/{path_value(project_id)}/shares"))
+
+        async def fetch(after: Any) -> SharePage:
+            return await self.transport.send(
+                SharePage,
+                Call("GET", f"/v1/projects/{path_value(project_id)}/shares", query={"limit": limit, "after": after}),
+            )
+
+        return Pages(fetch, lambda page: page.shares)
 
     async def revoke(self, share_id: UUID | str) -> None:
         """Revoke a share.

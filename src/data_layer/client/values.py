@@ -208,6 +208,15 @@ class AddedFactor(Answer):
     recovery_codes: Sequence[str]
 
 
+class ApiKeyPage(Answer):
+    """A page of keys, the newest first; those that have ended for 90 days more. ``next`` is null on the
+    last one.
+    """
+
+    api_keys: Sequence[ApiKeyView]
+    next: UUID | None
+
+
 class ApiKeyView(Answer):
     """A key, without what a program shows: ``prefix`` is how it begins. ``last_used_at`` may be some
     seconds old.
@@ -221,12 +230,6 @@ class ApiKeyView(Answer):
     revoked_at: datetime | None
     last_used_at: datetime | None
     created_at: datetime
-
-
-class ApiKeys(Answer):
-    """All of them, the newest first; those that have ended for 90 days more."""
-
-    api_keys: Sequence[ApiKeyView]
 
 
 class Appended(Answer):
@@ -1167,6 +1170,15 @@ class SessionAdmin(Answer):
     updated_at: datetime
 
 
+class SessionPage(Answer):
+    """A page of where somebody is logged in, the session that began last first; ``next`` is null on the
+    last one.
+    """
+
+    sessions: Sequence[SessionAdmin]
+    next: UUID | None
+
+
 class SessionSecure(Answer):
     """What its owner may see, to recognise a device."""
 
@@ -1187,10 +1199,14 @@ class SessionSecure(Answer):
     created_at: datetime
 
 
-class SessionsOfUser(Answer):
-    """Where somebody is logged in, the session that was active last first."""
+class SharePage(Answer):
+    """A page of the shares of a project, also those that have ended, the newest first.
 
-    sessions: Sequence[SessionAdmin]
+    ``next`` is null on the last one.
+    """
+
+    shares: Sequence[ShareView]
+    next: UUID | None
 
 
 class ShareView(Answer):
@@ -1207,12 +1223,6 @@ class ShareView(Answer):
     view_count: int
     last_viewed_at: datetime | None
     created_at: datetime
-
-
-class Shares(Answer):
-    """All shares of a project, also those that have ended, the newest first."""
-
-    shares: Sequence[ShareView]
 
 
 class SlotStatistics(Answer):

@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, delete, func, or_, select
 from data_layer.database.statements import Sql
 from data_layer.entities import ApiKey
 from data_layer.entities.enums import ApiScope, UserRole, UserStatus
-from data_layer.repositories.repository import Repository, chosen_once
+from data_layer.repositories.repository import Repository, check_limit, chosen_once
 
 # The snapshot says which transactions the answer knows of; see ``services.sessions.watermark``.
 _FIND = Sql(
@@ -79,10 +79,11 @@ class ApiKeyRepository(Repository[ApiKey]):
         """Move ``last_used_at`` on: for each key how many seconds ago it was used."""
         await self._session.run((_RECORD_USE, ([each[0] for each in seen], [each[1] for each in seen])))
 
-    async def of_user(self, user_id: UUID) -> Sequence[ApiKey]:
-        """All keys of a person, the newest first."""
-        statement = select(ApiKey).where(ApiKey.user_id == user_id).order_by(ApiKey.id.desc())
-        return await self._session.find(statement)
+    async def of_user(self, user_id: UUID, limit: int, after: UUID | None) -> Sequence[ApiKey]:
+        """A page of the keys of a person, the newest first."""
+        check_limit(limit)
+        statement = select(ApiKey).where(ApiKey.user_id == user_id).order_by(ApiKey.id.desc()).limit(limit)
+        return await self._session.find(statement if after is None else statement.where(ApiKey.id < after))
 
     async def remove(self, user_id: UUID) -> int:
         """Remove all keys of a person; how many."""

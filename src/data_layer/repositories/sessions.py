@@ -135,13 +135,17 @@ class SessionRepository(Repository[Session]):
         [row] = await self._session.run((sql.EXTEND, (seconds, maximum, session_id)))
         return row[0] if row else None
 
-    async def live(self, user_id: UUID | None = None, *, limit: int = MAXIMUM_PAGE) -> Sequence[Session]:
-        """The sessions that are accepted, of a user or of everybody, the one that was active last first."""
+    async def live(
+        self, user_id: UUID | None = None, *, limit: int = MAXIMUM_PAGE, after: UUID | None = None
+    ) -> Sequence[Session]:
+        """The sessions that are accepted, of a user or of everybody, the one that began last first."""
         check_limit(limit)
         statement = select(Session).where(Session.status == SessionStatus.ACTIVE, Session.expires_at > func.now())
         if user_id is not None:
             statement = statement.where(Session.user_id == user_id)
-        return await self._session.find(statement.order_by(Session.last_active_at.desc()).limit(limit))
+        if after is not None:
+            statement = statement.where(Session.id < after)
+        return await self._session.find(statement.order_by(Session.id.desc()).limit(limit))
 
     async def read_data(self, session_id: UUID) -> SessionData | None:
         """What is kept for a session, if it is accepted."""

@@ -13,7 +13,7 @@ from data_layer.database.statements import Sql, named
 from data_layer.entities import GeneratedCode, Generation, Share
 from data_layer.entities.code_body import packed_text, text_of
 from data_layer.entities.enums import GenerationStatus
-from data_layer.repositories.repository import Repository
+from data_layer.repositories.repository import Repository, check_limit
 from data_layer.schemas.shares import SharedPage, ShareView
 
 _TABLE = cast("Table", GeneratedCode.__table__).alias("codes")
@@ -74,15 +74,19 @@ class ShareRepository(Repository[Share]):
         [row] = await self._session.run((_OPEN, (token_hash,)))
         return OpenedShare(row[0], row[1], SharedPage(code=text_of(row[2]), code_stack=row[3]), row[4]) if row else None
 
-    async def views(self, project_id: UUID) -> Sequence[ShareView]:
-        """All shares of a project, those made last first."""
+    async def views(self, project_id: UUID, *, limit: int, after: UUID | None = None) -> Sequence[ShareView]:
+        """A page of the shares of a project, those made last first."""
+        check_limit(limit)
         names = [name for name in ShareView.model_fields if name not in {"version", "variant_index"}]
         statement = (
             select(*(getattr(Share, name) for name in names), GeneratedCode.version, GeneratedCode.variant_index)
             .outerjoin(GeneratedCode, GeneratedCode.id == Share.code_id)
             .where(Share.project_id == project_id)
             .order_by(Share.id.desc())
+            .limit(limit)
         )
+        if after is not None:
+            statement = statement.where(Share.id < after)
         rows = (await self._session.execute(named("shares.views", statement))).mappings()
         return [ShareView.model_validate(dict(row)) for row in rows]
 

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from data_layer.entities import AuditLog, GeneratedCode, Project, Share
 from data_layer.entities.enums import AuditAction, ProjectStatus
 from data_layer.errors import InvalidValueError, LimitReachedError, NotFoundError
-from data_layer.repositories.repository import check_number
+from data_layer.repositories.repository import MAXIMUM_PAGE, check_number
 from data_layer.repositories.shares import OpenedShare
 from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
 from data_layer.schemas.actors import Actor
@@ -105,15 +105,23 @@ class ShareService:
             )
         return NewShare(share=view, token=SecretStr(token))
 
-    async def list(self, actor: Actor, project_id: UUID) -> Sequence[ShareView]:
-        """Return all shares of a project, also those that have ended, the newest first.
+    async def list(
+        self, actor: Actor, project_id: UUID, *, limit: int = MAXIMUM_PAGE, after: UUID | None = None
+    ) -> Sequence[ShareView]:
+        """Return the shares of a project, also those that have ended, the newest first.
+
+        Args:
+            actor: the owner, or a moderator.
+            project_id: which project.
+            limit: the length of the page, 1000 at most.
+            after: the id of the last share of the page before.
 
         Raises:
             NotFoundError: there is no such project, or the actor may not see its shares.
         """
         async with self._transactions() as tx:
             await _open(tx, actor, project_id, Permission.READ_SHARES)
-            return await tx.shares.views(project_id)
+            return await tx.shares.views(project_id, limit=limit, after=after)
 
     async def revoke(self, actor: Actor, share_id: UUID) -> bool:
         """End a share at once and for good; whether it was not revoked already.

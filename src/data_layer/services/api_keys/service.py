@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from data_layer.entities import ApiKey, AuditLog, User
 from data_layer.entities.enums import ApiScope, AuditAction, UserRole, UserStatus
 from data_layer.errors import InvalidValueError, LimitReachedError, NotFoundError, PermissionDeniedError
+from data_layer.repositories.repository import MAXIMUM_PAGE
 from data_layer.repositories.unit_of_work import Transactions
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.api_keys import ActiveApiKey, ApiKeyView, NewApiKey
@@ -121,8 +122,16 @@ class ApiKeyService:
             tx.add(_entry(actor, AuditAction.USER_CREATE_API_KEY, key, "Made an API key", shown))
         return NewApiKey(key=view, secret=SecretStr(secret))
 
-    async def list(self, actor: Actor, user_id: UUID) -> Sequence[ApiKeyView]:
+    async def list(
+        self, actor: Actor, user_id: UUID, *, limit: int = MAXIMUM_PAGE, after: UUID | None = None
+    ) -> Sequence[ApiKeyView]:
         """The keys of a person, the newest first; those that have ended for 90 days more.
+
+        Args:
+            actor: the person, or an administrator.
+            user_id: whose.
+            limit: the length of the page, 1000 at most.
+            after: the id of the last key of the page before.
 
         Raises:
             PermissionDeniedError: the actor may not see them.
@@ -130,7 +139,7 @@ class ApiKeyService:
         require(actor, Permission.LIST_API_KEYS, owner=user_id)
         async with self._transactions() as tx:
             require(await as_of_now(tx, actor), Permission.LIST_API_KEYS, owner=user_id)
-            return [ApiKeyView.model_validate(key) for key in await tx.api_keys.of_user(user_id)]
+            return [ApiKeyView.model_validate(key) for key in await tx.api_keys.of_user(user_id, limit, after)]
 
     async def revoke(self, actor: Actor, key_id: UUID) -> bool:
         """End a key for good, everywhere within two seconds; whether it was not revoked already.

@@ -217,10 +217,19 @@ class SessionService:
         require(actor, Permission.LIST_SESSIONS, owner=user_id)
         async with self._transactions() as tx:
             require(await as_of_now(tx, actor), Permission.LIST_SESSIONS, owner=user_id)
-            return [SessionSecure.model_validate(session) for session in await tx.sessions.live(user_id)]
+            sessions = sorted(await tx.sessions.live(user_id), key=_last_active_at, reverse=True)
+            return [SessionSecure.model_validate(session) for session in sessions]
 
-    async def list_all(self, actor: Actor, *, user_id: UUID | None = None, limit: int = 100) -> Sequence[SessionAdmin]:
-        """The same with what administrators see, of one user or of everybody.
+    async def list_all(
+        self, actor: Actor, *, user_id: UUID | None = None, limit: int = 100, after: UUID | None = None
+    ) -> Sequence[SessionAdmin]:
+        """The same with what administrators see, of one user or of everybody, the one that began last first.
+
+        Args:
+            actor: a moderator.
+            user_id: whose; by default everybody's.
+            limit: the length of the page, 1000 at most.
+            after: the id of the last session of the page before.
 
         Raises:
             PermissionDeniedError: when the actor may not see them.
@@ -231,7 +240,7 @@ class SessionService:
             require(await as_of_now(tx, actor), Permission.LIST_SESSIONS)
             if user_id is not None:
                 await tx.users.get(user_id)
-            sessions = await tx.sessions.live(user_id, limit=limit)
+            sessions = await tx.sessions.live(user_id, limit=limit, after=after)
             return [SessionAdmin.model_validate(session) for session in sessions]
 
     async def revoke(self, actor: Actor, session_id: UUID, *, reason: str = LOGGED_OUT) -> int:
@@ -326,6 +335,10 @@ class SessionService:
         if not self._is_closed:
             self.changes.start()
             self.activity.start()
+
+
+def _last_active_at(session: Session) -> datetime:
+    return session.last_active_at
 
 
 def _may_revoke(actor: Actor, owner: User) -> bool:

@@ -17,11 +17,12 @@ Secrets are left out: neither passwords nor tokens, keys, codes, nor their hashe
 from __future__ import annotations
 
 import tempfile
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from functools import partial
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 from uuid import UUID
 
 import orjson
@@ -31,10 +32,12 @@ from data_layer.entities.enums import AuditAction, ProjectStatus
 from data_layer.errors import NotFoundError, StorageError
 from data_layer.repositories.unit_of_work import Transactions
 from data_layer.schemas.actors import Actor
+from data_layer.schemas.api_keys import ApiKeyView
 from data_layer.schemas.audit import AuditFilter
 from data_layer.schemas.base import Value
 from data_layer.schemas.files import FileView
 from data_layer.schemas.projects import ProjectFilter, ProjectSummary
+from data_layer.schemas.shares import ShareView
 from data_layer.services.accounts.tools import load_authorized
 from data_layer.services.arguments import checks_arguments
 from data_layer.services.permissions import Permission
@@ -53,6 +56,8 @@ if TYPE_CHECKING:
     from data_layer.services.sessions import SessionService
     from data_layer.services.shares import ShareService
     from data_layer.services.usage import UsageService
+
+Listed = TypeVar("Listed", ApiKeyView, ShareView)
 
 _PAGE = 200
 _PIECE = 256 * 1024
@@ -213,13 +218,14 @@ class _Export:
         archive.writestr("account.json", _json(await sources.accounts.get(actor, user_id)))
         archive.writestr("identities.json", _json(self._identities))
         archive.writestr("sessions.json", _json(await sources.sessions.list(actor, user_id)))
-        archive.writestr("api-keys.json", _json(await sources.api_keys.list(actor, user_id)))
+        keys = [key async for key in _each(partial(sources.api_keys.list, actor, user_id, limit=_PAGE))]
+        archive.writestr("api-keys.json", _json(keys))
         archive.writestr("second-factors.json", _json(await sources.accounts.list_factors(actor, user_id)))
         archive.writestr("design-systems.json", _json(await sources.designs.list(actor)))
         yield
         shares: list[Value] = []
         async for project in self._projects(ProjectFilter()):
-            shares += await sources.shares.list(actor, project.id)
+            shares += [each async for each in _each(partial(sources.shares.list, actor, project.id, limit=_PAGE))]
             async with aclosing(self._write_project(archive, project.id)) as steps:
                 async for _ in steps:
                     yield
@@ -311,6 +317,15 @@ class _Export:
 
     def _count(self, name: str, number: int = 1) -> None:
         self._counts[name] = self._counts.get(name, 0) + number
+
+
+async def _each(list_page: Callable[..., Awaitable[Sequence[Listed]]]) -> AsyncGenerator[Listed]:
+    """All rows of a list whose pages begin after an id."""
+    after = None
+    while page := await list_page(after=after):
+        for row in page:
+            yield row
+        after = page[-1].id
 
 
 def _json(value: Any) -> bytes:
