@@ -47,7 +47,7 @@ def seeded(servers: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -
     with logging_restored():
         command("db", "create")
         command("db", "migrate")
-        command("db", "seed")
+        assert command("db", "seed", "--json").json["login"].keys() == {"email", "password"}
     yield command
     drop_database(database_url)
 

@@ -65,18 +65,18 @@ def test_from_nothing_to_a_checked_database(command_on_nothing: Commands) -> Non
 
 
 def test_rollback_and_reset_ask_first(command: Commands) -> None:
-    assert command("db", "seed", "--json").json["login"].keys() == {"email", "password"}
+    command("users", "create", "ann@example.com", typed="correct horse battery staple\n")
     for words in (["rollback"], ["reset"]):
         refused = command("db", *words, typed="n\n", code=1)
         assert refused.output.strip() == "n", "a question is no output; the answer is typer's echo for tests"
         assert "? [y/N]" in refused.errors
         assert command("db", *words, typed="", code=1).errors.count("Aborted") == 1
-    assert len(command("projects", "list", "--json").json) == len(catalog()["projects"])
+    assert len(command("users", "list", "--json").json) == 1
     database = urlsplit(command.environment["DATABASE_URL"]).path[1:]
     asked = command("db", "reset", typed="y\n")
     assert database in asked.errors, "the question names the database"
     assert asked.output.endswith("The database is empty, with all its tables.\n")
-    assert command("projects", "list", "--json").json == []
+    assert command("users", "list", "--json").json == []
     undone = command("db", "rollback", "--yes", "--json").json
     assert undone == {"undone": [REVISIONS[-1]]}
     assert command("db", "current", "--json").json["pending"] == [REVISIONS[-1]]

@@ -208,19 +208,17 @@ def test_to_the_trash_and_back(command: Commands, settings: Settings) -> None:
     assert command("projects", "restore", str(project.id), "--json").json["status"] == "draft"
 
 
-def test_clone(command: Commands) -> None:
-    command("db", "seed")
-    wanted = next(entry for entry in catalog()["projects"] if len(entry["codes"]) > 2)
-    numbers = len({code["generation"] for code in wanted["codes"]})
-    whole = command("projects", "clone", wanted["name"])
-    assert whole.output == f"{wanted['name']} (copy) has {numbers} versions.\n"
+def test_clone(command: Commands, settings: Settings) -> None:
+    store(settings, codes=3, name="Shop", code="<p>")
+    whole = command("projects", "clone", "Shop")
+    assert whole.output == "Shop (copy) has 3 versions.\n"
     assert "data-layer projects show" in whole.errors
-    copy = command("projects", "clone", wanted["name"], "--name", "Mine", "--version", "1", "--json").json
+    copy = command("projects", "clone", "Shop", "--name", "Mine", "--version", "1", "--json").json
     assert (copy["name"], copy["generation_count"]) == ("Mine", 1)
-    one = command("projects", "clone", wanted["name"], "--name", "One", "--no-history", "--json").json
+    one = command("projects", "clone", "Shop", "--name", "One", "--no-history", "--json").json
     [version] = command("projects", "history", one["id"], "--json").json
     assert version["generation_type"] == "import"
-    assert "no version 99" in command.error("projects", "clone", wanted["name"], "--version", "99")
+    assert "no version 99" in command.error("projects", "clone", "Shop", "--version", "99")
     assert "no project has the name 'x'" in command.error("projects", "clone", "x")
 
 
