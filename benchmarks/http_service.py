@@ -5,8 +5,12 @@ Both are one worker on loopback behind the same server with the same settings, a
 beside it, and the median of the comparisons counts. Processor time is that of the server, without wrk's: what else the
 machine does disturbs it less than it does the rate. The service logs and counts every request as it does in production.
 
-At the end two workers are asked by twice as many connections. On a machine whose processors they share with wrk the
-rate cannot double, so what counts is the processor time a request, which must not grow, and that both get their share.
+The bare routes stand behind our HTTP server, too, or with ``--plain-uvicorn`` behind uvicorn as it comes, with the same
+settings.
+
+At the end two workers are asked by twice as many connections, and two processes with the bare routes. On a machine
+whose processors they share with wrk the rate cannot double, so what counts is the processor time a request, which must
+not grow, that both get their share, and by how much the rate of the bare routes grows.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ import asyncio
 import multiprocessing
 import os
 import re
+import resource
 import shutil
 import socket
 import statistics
@@ -25,10 +30,13 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import httpx
+import uvicorn
+import uvloop
 from fastapi import FastAPI, Response
 from rich.console import Console
 from rich.table import Table
@@ -56,11 +64,16 @@ class Server(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """Requests a second, microseconds of processor time of the server for each, and the busiest process's share."""
+    """Requests a second, and the processor time that they take.
+
+    ``microseconds`` of the server for each, ``share`` of the busiest of its processes, and the processors that wrk
+    takes.
+    """
 
     rate: float
     microseconds: float
     share: float
+    wrk: float
 
 
 class Case(NamedTuple):
@@ -73,8 +86,14 @@ class Case(NamedTuple):
     body: bytes
 
 
-def serve_bare(port: int, cases: list[Case]) -> None:
-    """A process with one route for each case, which does nothing."""
+def serve_bare(listener: socket.socket, cases: list[Case], *, plain: bool) -> None:
+    """A process with one route for each case, which does nothing.
+
+    Args:
+        listener: where it takes connections.
+        cases: what it answers.
+        plain: whether it is behind uvicorn as it comes.
+    """
     app = FastAPI(openapi_url=None)
 
     def add(case: Case) -> None:
@@ -86,12 +105,15 @@ def serve_bare(port: int, cases: list[Case]) -> None:
         add(case)
 
     async def serve() -> None:
-        listener = socket.create_server(("127.0.0.1", port), backlog=2048)
+        if plain:
+            config = uvicorn.Config(
+                app, http="httptools", ws="none", proxy_headers=False, log_config=None, access_log=False, lifespan="off"
+            )
+            await uvicorn.Server(config).serve(sockets=[listener])
+            return
         server = HttpServer(app, listener, finish_seconds=1)
         server.start()
         await server.wait()
-
-    import uvloop
 
     uvloop.run(serve())
 
@@ -137,17 +159,20 @@ def workers_of(supervisor: int, number: int, log: Path) -> tuple[int, ...]:
 
 
 @contextmanager
-def bare_service(cases: list[Case]) -> Iterator[Server]:
-    """The bare routes in a process of their own."""
-    port = free_port()
-    process = multiprocessing.get_context("spawn").Process(target=serve_bare, args=(port, cases))
-    process.start()
-    assert process.pid
+def bare_service(cases: list[Case], workers: int, *, plain: bool) -> Iterator[Server]:
+    """The bare routes in processes of their own."""
+    listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
+    make = partial(multiprocessing.get_context("spawn").Process, target=serve_bare, args=(listener, cases))
+    processes = [make(kwargs={"plain": plain}) for _ in range(workers)]
+    for process in processes:
+        process.start()
     try:
-        yield Server(port, (process.pid,))
+        yield Server(listener.getsockname()[1], tuple(process.pid for process in processes if process.pid))
     finally:
-        process.terminate()
-        process.join()
+        for process in processes:
+            process.terminate()
+            process.join()
+        listener.close()
 
 
 async def until_ready(port: int, path: str) -> None:
@@ -188,14 +213,21 @@ def seconds_of(process: int) -> float:
     return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
+def seconds_of_children() -> float:
+    """The processor time of the children that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def ask(server: Server, case: Case, seconds: float, connections: int) -> Measured:
     """How a server answers."""
     headers = [part for name, value in case.headers.items() for part in ("-H", f"{name}: {value}")]
     url = f"http://127.0.0.1:{server.port}{case.path}"
     command = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", *headers, url]
-    before = processor_seconds(server)
+    before, wrk_before = processor_seconds(server), seconds_of_children()
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     used = [after - earlier for after, earlier in zip(processor_seconds(server), before, strict=True)]
+    wrk = (seconds_of_children() - wrk_before) / max(1, round(seconds))
     unexpected = UNEXPECTED.search(output)
     if (case.status >= 400) != (unexpected is not None):
         raise SystemExit(f"{case.name}: not the answers that were expected\n{output}")
@@ -203,7 +235,7 @@ def ask(server: Server, case: Case, seconds: float, connections: int) -> Measure
     assert rate
     assert number
     share = max(used) / sum(used) if sum(used) else 1.0
-    return Measured(float(rate[1]), sum(used) / int(number[1]) * 1e6, share)
+    return Measured(float(rate[1]), sum(used) / int(number[1]) * 1e6, share, wrk)
 
 
 def compare(case: Case, ours: Server, bare: Server, options: argparse.Namespace) -> list[str]:
@@ -255,12 +287,15 @@ async def run(options: argparse.Namespace) -> None:
             with service(folder, settings) as ours:
                 await until_ready(ours.port, "/readyz")
                 cases = await find_cases(ours.port, paths, token)
-                with bare_service(cases) as bare:
+                with bare_service(cases, 1, plain=options.plain_uvicorn) as bare:
                     await until_ready(bare.port, cases[0].path)
                     await asyncio.to_thread(report, cases, ours, bare, options)
+                    with bare_service(cases, 2, plain=options.plain_uvicorn) as two:
+                        await until_ready(two.port, cases[0].path)
+                        await asyncio.to_thread(report_growth, "two bare processes", cases[0], bare, two, options)
                 with service(folder, settings, workers=2) as two:
                     await until_ready(two.port, "/readyz")
-                    await asyncio.to_thread(report_growth, cases[0], ours, two, options)
+                    await asyncio.to_thread(report_growth, "two workers", cases[0], ours, two, options)
 
 
 def report(cases: list[Case], ours: Server, bare: Server, options: argparse.Namespace) -> None:
@@ -277,7 +312,7 @@ def report(cases: list[Case], ours: Server, bare: Server, options: argparse.Name
     console.print(f"{options.rounds} rounds in {time.perf_counter() - started:.0f} s; µs of processor time a request")
 
 
-def report_growth(case: Case, one: Server, two: Server, options: argparse.Namespace) -> None:
+def report_growth(name: str, case: Case, one: Server, two: Server, options: argparse.Namespace) -> None:
     """By how much two workers, each on a processor of its own, answer more than one."""
     rounds: list[tuple[Measured, Measured]] = []
     for number in range(-1, options.rounds):
@@ -288,9 +323,10 @@ def report_growth(case: Case, one: Server, two: Server, options: argparse.Namesp
     growth = statistics.median(alone.microseconds / both.microseconds / both.share for alone, both in rounds)
     rate = statistics.median(both.rate / alone.rate for alone, both in rounds)
     share = statistics.median(both.share for _, both in rounds)
+    wrk = [statistics.median(each[which].wrk for each in rounds) for which in (0, 1)]
     console.print(
-        f"two workers: {growth:.2f} times as many by processor time, of which the busier one has {share:.0%}; "
-        f"{rate:.2f} times the rate here"
+        f"{name}: {growth:.2f} times as many by processor time, of which the busier one has {share:.0%}; "
+        f"{rate:.2f} times the rate here, where wrk takes {wrk[0]:.2f} and {wrk[1]:.2f} of {os.cpu_count()} processors"
     )
 
 
@@ -299,6 +335,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="measured rounds of each request")
     parser.add_argument("--seconds", type=float, default=2, help="length of a round")
     parser.add_argument("--connections", type=int, default=16)
+    parser.add_argument(
+        "--plain-uvicorn", action="store_true", help="put the bare routes behind uvicorn as it comes, not our server"
+    )
     options = parser.parse_args()
     if shutil.which("wrk") is None:
         raise SystemExit("wrk is needed: apt-get install wrk")

@@ -1,4 +1,4 @@
-"""The JSON of large answers is made once for the same values, and never taken for that of others."""
+"""The JSON of answers is made once for the same values, and never taken for that of others."""
 
 from __future__ import annotations
 
@@ -45,16 +45,24 @@ def test_what_is_gone_is_not_taken_for_what_has_its_address() -> None:
         assert answers.json(page, write) == page.model_dump_json().encode()
 
 
-def test_its_room_is_bounded_and_small_answers_take_none() -> None:
+def test_small_answers_are_written_once_too() -> None:
+    answers, write, texts = WrittenAnswers(), Writer(), ("x",)
+    first = answers.json(page_of(texts), write)
+    assert answers.json(page_of(texts), write) is first
+    assert write.written == 1
+
+
+def test_its_room_is_bounded_by_bytes_and_by_values() -> None:
     answers, write = WrittenAnswers(10 * LARGE), Writer()
-    pages = [page_of((f"{number}" * LARGE,)) for number in range(10)]
-    small = page_of(("x",))
-    for page in (*pages, small):
-        answers.json(page, write)
-    write.written = 0
-    answers.json(pages[-1], write)
-    assert write.written == 0
-    answers.json(pages[0], write)
-    answers.json(small, write)
-    answers.json(page_of(("x" * 10 * LARGE,)), write)
+    for pages in ([page_of((f"{number}" * LARGE,)) for number in range(10)], [page_of((str(n),)) for n in range(20)]):
+        for page in pages:
+            answers.json(page, write)
+        write.written = 0
+        answers.json(pages[-1], write)
+        assert write.written == 0
+        answers.json(pages[0], write)
+        assert write.written == 1
+    huge = page_of(("x" * 10 * LARGE,))
+    answers.json(huge, write)
+    answers.json(huge, write)
     assert write.written == 3

@@ -111,7 +111,7 @@ def create_app(data: DataLayer, faces: Iterable[APIRouter] = ()) -> FastAPI:
         data.cache, most=settings.security.rate_limit_max, window=settings.security.rate_limit_window / 1000
     )
     rates = rate_limiter(data)
-    app.state.people = People(data, limiter, rates, origins_with_cookies(settings.service))
+    app.people = People(data, limiter, rates, origins_with_cookies(settings.service))
 
     app.openapi = partial(describe, app)  # type: ignore[method-assign]
 

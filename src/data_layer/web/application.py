@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+if TYPE_CHECKING:
+    from data_layer.web.authentication import People
 
 
 class Application(FastAPI):
@@ -14,7 +17,12 @@ class Application(FastAPI):
 
     FastAPI would put up to three of its own before them, which answer what crashes, limit bodies and trace. Ours do
     that, and each costs every request.
+
+    Attributes:
+        people: what the routes for people work with. Not in ``state``, whose attributes Starlette finds by a function.
     """
+
+    people: People
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: D102  (ASGI)
         if self.middleware_stack is None:

@@ -51,7 +51,7 @@ _TOKEN = re.compile(rb"[A-Za-z0-9._~+/=-]+")
 
 @dataclass(frozen=True, slots=True)
 class People:
-    """What the routes for people work with; ``create_app`` puts it into the state of the application."""
+    """What the routes for people work with; ``create_app`` gives it to the application."""
 
     data: DataLayer
     limiter: RequestLimiter
@@ -88,7 +88,7 @@ class Caller(NamedTuple):
 
 def people_of(request: Request) -> People:
     """What the routes work with."""
-    people: People = request.scope["app"].state.people
+    people: People = request.scope["app"].people
     return people
 
 

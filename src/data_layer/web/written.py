@@ -1,4 +1,4 @@
-"""The JSON of large answers, written once for as long as the same values are answered."""
+"""The JSON of answers, written once for as long as the same values are answered."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from data_layer.schemas.base import Value
 Write = Callable[[Value], bytes]
 
 _CAPACITY = 4 * 2**20
-_SMALLEST = 4 * 1024
-"""Bytes from which writing takes longer than finding what was written."""
+_OVERHEAD = 4 * 1024
+"""Bytes that an entry counts for beside its JSON: its value lives as long."""
 _LARGEST_SHARE = 8
 
 
@@ -50,13 +50,13 @@ class WrittenAnswers:
             self._entries.move_to_end(key)
             return found.body
         body = write(value)
-        if _SMALLEST <= len(body) <= self._capacity // _LARGEST_SHARE:
+        if len(body) <= self._capacity // _LARGEST_SHARE:
             self._keep(key, _Written(value, body))
         return body
 
     def _keep(self, key: Hashable, written: _Written) -> None:
         self._entries[key] = written
-        self._size += len(written.body)
+        self._size += len(written.body) + _OVERHEAD
         while self._size > self._capacity:
             _, dropped = self._entries.popitem(last=False)
-            self._size -= len(dropped.body)
+            self._size -= len(dropped.body) + _OVERHEAD
