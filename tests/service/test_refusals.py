@@ -28,7 +28,7 @@ def test_a_data_folder_that_is_a_file(new_folder: Path) -> None:
 def test_a_data_folder_that_cannot_be_written(new_folder: Path) -> None:
     with Service(new_folder, DATA_FOLDER="/proc/data-layer") as service:
         said = service.fail()
-    assert "The data folder /proc/data-layer cannot be used" in said
+    assert "the data folder /proc/data-layer cannot be used" in said
     assert "DATA_FOLDER" in said
 
 

@@ -305,7 +305,7 @@ class Cache:
         entries, redis_key, milliseconds = self._entries, self._namespace.key(key), to_milliseconds(ttl)
         given: object = amount
         if not isinstance(given, int) or not LOWEST_INTEGER <= given <= HIGHEST_INTEGER:
-            raise InvalidCacheValueError("A cache counter is changed by a whole number of 64 bits")
+            raise InvalidCacheValueError("a cache counter is changed by a whole number of 64 bits")
         commands: list[tuple[str | bytes | int, ...]] = [
             ("SET", redis_key, 0, "NX", "PX", milliseconds),
             ("INCRBY", redis_key, int(given)),
@@ -495,7 +495,7 @@ class Cache:
     @property
     def _parts(self) -> OpenCache:
         if self._opened is None:
-            raise NotInitializedError("The cache is not open; call open() first, or use it inside `async with`")
+            raise NotInitializedError("the cache is not open; call open() first, or use it inside `async with`")
         return self._opened
 
     @property

@@ -404,7 +404,7 @@ class CommandRunner:
 
     def _refuse_if_closed(self) -> None:
         if self._is_closed:
-            raise NotInitializedError("The cache was closed")
+            raise NotInitializedError("the cache was closed")
 
 
 class NodeAccess:

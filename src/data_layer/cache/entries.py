@@ -192,7 +192,7 @@ class Entries:
         try:
             return self.codec.write(value)
         except UnencodableValueError as error:
-            raise InvalidCacheValueError(f"The value for {self.describe(key)} cannot be cached: {error}") from None
+            raise InvalidCacheValueError(f"the value for {self.describe(key)} cannot be cached: {error}") from None
 
     def decode(self, key: bytes, stored: bytes | None, as_type: Any) -> Any:
         """What is stored, as the type, or MISSING; counted as a hit or a miss."""

@@ -85,7 +85,7 @@ def translate(error: Exception, name: str) -> CacheError:
         case ConnectionTimedOut():
             return CacheTimeoutError(f"Redis at {name} did not answer within REDIS_COMMAND_TIMEOUT")
         case ConnectionGarbled():
-            return CacheUnavailableError(f"What answers at {name} is not Redis; check REDIS_HOST and REDIS_PORT")
+            return CacheUnavailableError(f"what answers at {name} is not Redis; check REDIS_HOST and REDIS_PORT")
         case ssl.SSLCertVerificationError():
             return CacheUnavailableError(
                 f"Redis at {name} showed a certificate that is not trusted: {error.verify_message}; check REDIS_TLS_CA"

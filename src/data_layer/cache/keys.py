@@ -32,7 +32,7 @@ class Namespace:
 
     def __init__(self, prefix: str) -> None:
         if not prefix or _SEPARATOR in prefix:
-            raise ValueError(f"A key prefix is not empty and has no {_SEPARATOR!r}: {prefix!r}")
+            raise ValueError(f"a key prefix is not empty and has no {_SEPARATOR!r}: {prefix!r}")
         self.start = f"{prefix}{_SEPARATOR}".encode()
 
     def key(self, key: str) -> bytes:
@@ -124,14 +124,14 @@ def to_milliseconds(ttl: TimeToLive) -> int:
     seconds: object = ttl.total_seconds() if isinstance(ttl, timedelta) else ttl
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
         raise InvalidTimeToLiveError(
-            f"A time to live is a number of seconds or a timedelta, not {type(ttl).__name__}; "
+            f"a time to live is a number of seconds or a timedelta, not {type(ttl).__name__}; "
             "every cache entry needs one"
         )
     # Written so that NaN, which compares false with everything, is refused too.
     if not SHORTEST_SECONDS <= seconds <= LONGEST_SECONDS:
         shown = str(seconds) if isinstance(seconds, float) or abs(seconds) < 10**18 else "a huge number"
         raise InvalidTimeToLiveError(
-            f"A time to live is at least {SHORTEST_SECONDS} s and at most {LONGEST_SECONDS} s (ten years), not {shown}"
+            f"a time to live is at least {SHORTEST_SECONDS} s and at most {LONGEST_SECONDS} s (ten years), not {shown}"
         )
     return round(seconds * 1000)
 

@@ -158,7 +158,7 @@ class Loading:
 
     async def close(self) -> None:
         """Cancel the loads that are running."""
-        await self._flights.close(NotInitializedError("The cache was closed"))
+        await self._flights.close(NotInitializedError("the cache was closed"))
 
     async def _find(self, spec: _LoadSpec, answer: _Answer | None) -> _Found:
         """What another process stores, or else what the loader gives; ``answer`` is what Redis has said already."""
@@ -242,7 +242,7 @@ class Loading:
             return payload, self._entries.codec.read(*payload, spec.as_type)
         except UndecodableValueError:
             name = self._entries.describe(spec.key)
-            raise InvalidCacheValueError(f"What was loaded for {name} does not fit {spec.as_type}") from None
+            raise InvalidCacheValueError(f"what was loaded for {name} does not fit {spec.as_type}") from None
 
     async def _fill(self, spec: _LoadSpec, token: bytes, payload: tuple[int, bytes], started: float) -> bool:
         """Store what was loaded, and report whether that proves that it is current."""

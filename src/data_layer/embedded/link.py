@@ -73,7 +73,7 @@ class GuardianLink:
 
     def _still_there(self, seconds: float) -> EmbeddedServerError:
         return EmbeddedServerError(
-            f"The embedded servers did not stop in {seconds:g} seconds; end their guardian, process {self._guardian}."
+            f"the embedded servers did not stop in {seconds:g} seconds; end their guardian, process {self._guardian}."
         )
 
     async def _exchange(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -110,7 +110,7 @@ async def connect(folder: Path, request: dict[str, str]) -> tuple[GuardianLink, 
     except TimeoutError:
         holder = lock.read_note().get("pid", "unknown")
         raise EmbeddedServerError(
-            f"The embedded servers of {folder} did not answer in {_PATIENCE:g} seconds; "
+            f"the embedded servers of {folder} did not answer in {_PATIENCE:g} seconds; "
             f"end their guardian (process {holder}) and try again."
         ) from None
 
@@ -203,4 +203,4 @@ def _describe_crash(folder: Path) -> EmbeddedServerError:
     said = ""
     with suppress(OSError):
         said = log.read_text(encoding="utf-8", errors="replace")[-2000:].strip()
-    return EmbeddedServerError(f"The guardian of the embedded servers of {folder} ended at its start:\n{said}")
+    return EmbeddedServerError(f"the guardian of the embedded servers of {folder} ended at its start:\n{said}")

@@ -24,7 +24,7 @@ class Attachment(Input):
     @model_validator(mode="after")
     def _check_one(self) -> Self:
         if len([value for value in (self.project_id, self.code_id, self.image_id) if value is not None]) != 1:
-            raise InvalidValueError("A file is attached to one project, code or image", field="attached_to")
+            raise InvalidValueError("a file is attached to one project, code or image", field="attached_to")
         return self
 
 

@@ -124,9 +124,9 @@ class PreviewService:
         given = signature.encode("utf-8", "surrogatepass")
         is_counted = at is None and self._has_signed(given, code_id, expires, is_counted=True, at=None)
         if not is_counted and not self._has_signed(given, code_id, expires, is_counted=False, at=at):
-            raise InvalidSignatureError("The address of the preview is not valid; ask for it again")
+            raise InvalidSignatureError("the address of the preview is not valid; ask for it again")
         if datetime.now(UTC).timestamp() > expires:
-            raise InvalidSignatureError("The address of the preview has ended; ask for it again")
+            raise InvalidSignatureError("the address of the preview has ended; ask for it again")
         async with self._transactions() as tx:
             code = await tx.codes.get(code_id)
             project = await tx.projects.get(code.project_id)

@@ -125,7 +125,7 @@ def check_keys(keys: Iterable[str]) -> list[str]:
         InvalidStorageKeyError: they are none, such as a single text, which would be taken for its characters.
     """
     if isinstance(keys, str | bytes) or not isinstance(keys, Iterable):
-        raise InvalidStorageKeyError(f"The keys must be several texts, not {type(keys).__name__}")
+        raise InvalidStorageKeyError(f"the keys must be several texts, not {type(keys).__name__}")
     return list(keys)
 
 
@@ -158,9 +158,9 @@ class Condition:
     def failure(self, key: str) -> StorageError:
         """What to raise when it does not hold."""
         if self.if_match is None:
-            return FileExistsInStorageError(f"There is a file under {key!r} already, which was not to be overwritten")
+            return FileExistsInStorageError(f"there is a file under {key!r} already, which was not to be overwritten")
         return FileChangedInStorageError(
-            f"The file {key!r} is not the version that was to be replaced: read it and decide again"
+            f"the file {key!r} is not the version that was to be replaced: read it and decide again"
         )
 
 
@@ -280,9 +280,9 @@ def check_sha256(value: str | None) -> str | None:
         InvalidValueError: it is not of 64 hexadecimal digits in lower case.
     """
     if value is not None and not _SHA256.fullmatch(check_text(value, field="sha256")):
-        raise InvalidValueError("A SHA-256 is written in 64 hexadecimal digits, in lower case", field="sha256")
+        raise InvalidValueError("a SHA-256 is written in 64 hexadecimal digits, in lower case", field="sha256")
     return value
 
 
 def _invalid(problem: str) -> InvalidValueError:
-    return InvalidValueError(f"The metadata cannot be stored: {problem}", field="metadata")
+    return InvalidValueError(f"the metadata cannot be stored: {problem}", field="metadata")

@@ -106,4 +106,4 @@ async def _chunks_of_file(file: BinaryIO, threads: FileThreads) -> AsyncIterator
 def _checked(chunk: bytes) -> bytes:
     if isinstance(chunk, bytes):
         return chunk
-    raise InvalidValueError(f"The content must be bytes, not {type(chunk).__name__}", field="content")
+    raise InvalidValueError(f"the content must be bytes, not {type(chunk).__name__}", field="content")

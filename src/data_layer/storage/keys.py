@@ -38,7 +38,7 @@ def split_key(key: str) -> tuple[str, ...]:
     _require_text(key, "key")
     problem = _problem_of_text(key, "key") or _problem_of_segments(key.split("/"))
     if problem is not None:
-        raise InvalidStorageKeyError(f"The storage key {_shortened(key)} {problem}")
+        raise InvalidStorageKeyError(f"the storage key {_shortened(key)} {problem}")
     return tuple(key.split("/"))
 
 
@@ -54,7 +54,7 @@ def split_prefix(prefix: str) -> tuple[tuple[str, ...], str]:
     if problem is None and folders:
         problem = _problem_of_segments(folders)
     if problem is not None:
-        raise InvalidStorageKeyError(f"The storage prefix {_shortened(prefix)} {problem}")
+        raise InvalidStorageKeyError(f"the storage prefix {_shortened(prefix)} {problem}")
     return tuple(folders), beginning
 
 
@@ -65,7 +65,7 @@ def is_key(text: str) -> bool:
 
 def _require_text(value: object, noun: str) -> None:
     if not isinstance(value, str):
-        raise InvalidStorageKeyError(f"A storage {noun} must be text, not {type(value).__name__}")
+        raise InvalidStorageKeyError(f"a storage {noun} must be text, not {type(value).__name__}")
 
 
 def _problem_of_text(text: str, noun: str) -> str | None:

@@ -41,7 +41,7 @@ class FileThreads:
         try:
             job = self._executor.submit(function, *arguments, **options)
         except RuntimeError as error:
-            raise NotInitializedError("The storage is closed") from error
+            raise NotInitializedError("the storage is closed") from error
         result = asyncio.wrap_future(job)
 
         def cut_short() -> None:

@@ -114,7 +114,7 @@ class PostgresqlServer:
     def folder(self) -> Path:
         """Where the socket, the data and the log are."""
         if self._folder is None:
-            raise EmbeddedServerError("The server runs only inside its `with` block")
+            raise EmbeddedServerError("the server runs only inside its `with` block")
         return self._folder
 
     @property
@@ -180,7 +180,7 @@ class PostgresqlServer:
     @property
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None:
-            raise EmbeddedServerError("The server is stopped")
+            raise EmbeddedServerError("the server is stopped")
         return self._process
 
     @property

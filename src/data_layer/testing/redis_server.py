@@ -94,7 +94,7 @@ class RedisServer:
     def folder(self) -> Path:
         """Where the server keeps its configuration, log and socket."""
         if self._folder is None:
-            raise EmbeddedServerError("The server runs only inside its `with` block")
+            raise EmbeddedServerError("the server runs only inside its `with` block")
         return self._folder
 
     @property
@@ -124,7 +124,7 @@ class RedisServer:
     def pid(self) -> int:
         """The number of the process."""
         if self._process is None:
-            raise EmbeddedServerError("The server is stopped")
+            raise EmbeddedServerError("the server is stopped")
         return self._process.pid
 
     def execute(self, *command: str | bytes | int, seconds: float = _ANSWER_SECONDS) -> Any:
@@ -289,5 +289,5 @@ def wait_until(condition: Callable[[], bool], what: str, *, seconds: float) -> N
         except redis.RedisError:
             pass
         if time.monotonic() > deadline:
-            raise EmbeddedServerError(f"It took over {seconds:g} s until {what}")
+            raise EmbeddedServerError(f"it took over {seconds:g} s until {what}")
         time.sleep(0.02)

@@ -56,7 +56,7 @@ class StorageServer(ABC):
     def folder(self) -> Path:
         """What the server may write into."""
         if self._folder is None:
-            raise EmbeddedServerError("The server runs only inside its `with` block")
+            raise EmbeddedServerError("the server runs only inside its `with` block")
         return self._folder
 
     def __enter__(self) -> Self:

@@ -150,7 +150,7 @@ class ClusterRouting:
                     self._apply(answer)
                     return
                 failure = answer
-        raise failure or CacheUnavailableError("No node of the cluster is known; check REDIS_CLUSTER_NODES")
+        raise failure or CacheUnavailableError("no node of the cluster is known; check REDIS_CLUSTER_NODES")
 
     def _whom_to_ask(self) -> list[ServerAddress]:
         """Some of the nodes that are known, and some of those in the settings."""
@@ -168,7 +168,7 @@ class ClusterRouting:
         finally:
             connection.close()
         if b"cluster_state:ok" not in info and self._slots:
-            raise CacheUnavailableError(f"The cluster is down, says Redis at {node}")
+            raise CacheUnavailableError(f"the cluster is down, says Redis at {node}")
         if not answer:
             raise CacheUnavailableError(f"Redis at {node} knows of no node with slots")
         try:

@@ -261,7 +261,7 @@ class Dispatcher:
             await self._routing.discover()
             primary = self._routing.find(request.key)
         if primary is None:
-            raise CacheUnavailableError("No server of the Redis cluster holds the slot of this key")
+            raise CacheUnavailableError("no server of the Redis cluster holds the slot of this key")
         return primary
 
     async def _attempt(self, request: Request, primary: Node, *, asking: bool) -> list[Any]:

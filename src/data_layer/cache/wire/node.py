@@ -209,7 +209,7 @@ class Node:
                 return await self.wait_for_turn()
         except TimeoutError:
             raise CacheTimeoutError(
-                f"The connection to Redis at {self.name} stayed in use for REDIS_COMMAND_TIMEOUT"
+                f"the connection to Redis at {self.name} stayed in use for REDIS_COMMAND_TIMEOUT"
             ) from None
 
     async def wait_for_turn(self) -> Connection:
@@ -236,7 +236,7 @@ class Node:
                 waiters = [connection.send(command) for command in packed]
         except TimeoutError:
             raise CacheTimeoutError(
-                f"The connection for large values to Redis at {self.name} stayed in use for too long"
+                f"the connection for large values to Redis at {self.name} stayed in use for too long"
             ) from None
         return [await waiter for waiter in waiters]
 
@@ -286,7 +286,7 @@ class Node:
 
     async def close(self) -> None:
         """Refuse further commands, waits for those under way (each has its time limit), and closes the connections."""
-        await self._end(NotInitializedError("The cache was closed"))
+        await self._end(NotInitializedError("the cache was closed"))
 
     async def retire(self) -> None:
         """As ``close``, because this server no longer holds data; waiting callers look for another."""

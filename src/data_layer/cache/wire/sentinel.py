@@ -92,7 +92,7 @@ class SentinelRouting:
                 if named[answer] > len(sentinels) // 2:
                     break
         if not named:
-            raise failure or CacheUnavailableError("No sentinel is known; check REDIS_SENTINEL_NODES")
+            raise failure or CacheUnavailableError("no sentinel is known; check REDIS_SENTINEL_NODES")
         host, port = named.most_common(1)[0][0]
         return self._address.server(host, port)
 
@@ -101,7 +101,7 @@ class SentinelRouting:
             async with asyncio.timeout(limit):
                 return await self._ask(sentinel)
         except TimeoutError:
-            raise CacheUnavailableError(f"The sentinel at {sentinel} did not answer in time") from None
+            raise CacheUnavailableError(f"the sentinel at {sentinel} did not answer in time") from None
 
     async def _ask(self, sentinel: ServerAddress) -> HostAndPort:
         connection = self._connections.get(sentinel)
@@ -116,11 +116,11 @@ class SentinelRouting:
         answer = await connection.run("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._address.sentinel_master or "")
         if answer is None:
             raise CacheUnavailableError(
-                f"The sentinel at {sentinel} knows no primary named {self._address.sentinel_master!r}; "
+                f"the sentinel at {sentinel} knows no primary named {self._address.sentinel_master!r}; "
                 "check REDIS_SENTINEL_MASTER"
             )
         try:
             host, port = answer
             return host.decode(), int(port)
         except (AttributeError, TypeError, ValueError):
-            raise CacheUnavailableError(f"What answers at {sentinel} is not a sentinel") from None
+            raise CacheUnavailableError(f"what answers at {sentinel} is not a sentinel") from None

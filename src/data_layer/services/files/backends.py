@@ -79,7 +79,7 @@ def require_size(row: Described, stored: FileInformation) -> None:
     """
     if stored.size != row.stored_size:
         raise DamagedFileError(
-            f"The file stored under {stored.key!r} has {stored.size} bytes instead of {row.stored_size}: "
+            f"the file stored under {stored.key!r} has {stored.size} bytes instead of {row.stored_size}: "
             "`data-layer storage check --deep --apply` repairs what can be repaired, and the rest is in a backup"
         )
 
@@ -120,7 +120,7 @@ class StorageBackends:
         """
         if kind not in self._all:
             raise StorageUnavailableError(
-                f"A file is in the storage {kind.value!r}, which is not configured: set STORAGE_SECOND_BACKEND to it "
+                f"a file is in the storage {kind.value!r}, which is not configured: set STORAGE_SECOND_BACKEND to it "
                 "until everything has been migrated"
             )
         return self._all[kind]

@@ -65,7 +65,7 @@ async def verified(chunks: AsyncIterator[bytes], sha256: str | None) -> AsyncIte
         digest.update(chunk)
         yield chunk
     if sha256 is not None and digest.hexdigest() != sha256:
-        raise DamagedFileError("A stored file has another SHA-256 than was saved: its bytes were changed")
+        raise DamagedFileError("a stored file has another SHA-256 than was saved: its bytes were changed")
 
 
 class _Inflater:
@@ -78,14 +78,14 @@ class _Inflater:
             try:
                 piece = self._object.decompress(chunk, _PIECE)
             except zlib.error as error:
-                raise DamagedFileError("A stored file cannot be decompressed: its bytes were changed") from error
+                raise DamagedFileError("a stored file cannot be decompressed: its bytes were changed") from error
             self._left -= len(piece)
             if self._left < 0 or self._object.unused_data:
-                raise DamagedFileError("A stored file decompresses to more than was stored: its bytes were changed")
+                raise DamagedFileError("a stored file decompresses to more than was stored: its bytes were changed")
             chunk = self._object.unconsumed_tail
             if piece:
                 yield piece
 
     def finish(self, *, exactly: bool) -> None:
         if not self._object.eof or (exactly and self._left):
-            raise DamagedFileError("A stored file is cut off")
+            raise DamagedFileError("a stored file is cut off")

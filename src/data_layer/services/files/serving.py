@@ -88,7 +88,7 @@ class LocalFileServer:
         grant = self._signer.verify(method, key, query)
         row = await self._record(key)
         if key.startswith(UPLOADS) or (row is not None and row.state is not FileState.STORED):
-            raise FileNotFoundInStorageError(f"No file is stored under {key!r}")
+            raise FileNotFoundInStorageError(f"no file is stored under {key!r}")
         file = await self._storage.stat(key)
         answer = grant.answer
         content_type, encoding = file.content_type, answer.content_encoding or file.content_encoding
@@ -120,7 +120,7 @@ class LocalFileServer:
         grant = self._signer.verify("PUT", key, query, content_type=content_type)
         row = await self._record(key) if key.startswith(UPLOADS) else None
         if row is None or row.state is not FileState.PENDING:
-            raise InvalidSignatureError("Only a direct upload that is not completed yet takes a file")
+            raise InvalidSignatureError("only a direct upload that is not completed yet takes a file")
         return PermittedUpload(key, grant.answer.content_type or row.content_type, row.size)
 
     async def store(self, upload: PermittedUpload, content: AsyncIterator[bytes]) -> None:

@@ -66,7 +66,7 @@ class DirectUploads:
         if size < 1:
             raise InvalidValueError("size must be the number of bytes that will be sent, 1 at least", field="size")
         if size > limits.max_file_size:
-            raise FileTooLargeError(f"The file is larger than {limits.max_file_size} bytes (MAX_FILE_SIZE)")
+            raise FileTooLargeError(f"the file is larger than {limits.max_file_size} bytes (MAX_FILE_SIZE)")
         announced = decide_type(canonical_type(content_type), content_type, limits.allowed_types)
         key = upload_key()
         signed = await self._backends.storage.signed_url(
@@ -131,14 +131,14 @@ class DirectUploads:
                 require_announced_size(file.information.size, pending.size)
                 async with receive(file.chunks, pending.size, self._threads) as received:
                     if pending.sha256 is not None and received.sha256 != pending.sha256:
-                        raise ContentMismatchError("The content has another SHA-256 than was announced")
+                        raise ContentMismatchError("the content has another SHA-256 than was announced")
                     inspected = await self._inspector.inspect(received, pending.content_type)
                     request = SaveRequest(
                         view.owner_id, view.file_name, _attachment(view), view.expires_at, (view.id, pending.id)
                     )
                     return await self._ingest.store(inspected, request)
         except FileNotFoundInStorageError as error:
-            raise FileNotFoundInStorageError(f"Nothing has arrived yet for the upload {view.id}") from error
+            raise FileNotFoundInStorageError(f"nothing has arrived yet for the upload {view.id}") from error
 
     async def _completed_by_another(self, file_id: UUID) -> FileView:
         async with self._transactions() as tx:

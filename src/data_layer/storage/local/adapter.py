@@ -276,7 +276,7 @@ class LocalStorage:
     @property
     def _threads(self) -> FileThreads:
         if self._open_threads is None:
-            raise NotInitializedError("The storage is not open: await its initialize() first")
+            raise NotInitializedError("the storage is not open: await its initialize() first")
         return self._open_threads
 
     async def _store_stream(self, draft: Draft, content: FileContent, key: str) -> None:
@@ -338,7 +338,7 @@ def _probe(folder: StorageFolder) -> None:
             write_all(descriptor, name.encode())
             os.fsync(descriptor)
             if read_all(descriptor, 0, len(name)) != name.encode():
-                raise StorageUnavailableError("The storage gave back other bytes than were written; check its disk")
+                raise StorageUnavailableError("the storage gave back other bytes than were written; check its disk")
         finally:
             os.close(descriptor)
             os.unlink(name, dir_fd=temporary)
@@ -351,7 +351,7 @@ def _translated_for_reading(key: str) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in _NOT_THERE:
-            raise FileNotFoundInStorageError(f"No file is stored under {key!r}") from error
+            raise FileNotFoundInStorageError(f"no file is stored under {key!r}") from error
         raise _unavailable_or_full(error, f"read {key!r}") from error
 
 
@@ -363,12 +363,12 @@ def _translated_for_writing(key: str) -> Iterator[None]:
     except OSError as error:
         if error.errno in _IN_THE_WAY:
             raise InvalidStorageKeyError(
-                f"The storage key {key!r} cannot be used: it, or a part of it, is the name of something else in the "
+                f"the storage key {key!r} cannot be used: it, or a part of it, is the name of something else in the "
                 "storage folder (a folder of other files, a file, or a symbolic link, which is never followed)"
             ) from error
         if error.errno in _NOT_NAMEABLE:
             raise InvalidStorageKeyError(
-                f"The storage key {key!r} cannot be used: the disk does not take such a name ({error.strerror})"
+                f"the storage key {key!r} cannot be used: the disk does not take such a name ({error.strerror})"
             ) from error
         raise _unavailable_or_full(error, f"write {key!r}") from error
 
@@ -385,10 +385,10 @@ def _translated_for_operators(action: str) -> Iterator[None]:
 def _unavailable_or_full(error: OSError, action: str) -> StorageError:
     if error.errno in _NO_ROOM:
         return StorageFullError(
-            f"There is no room to {action} ({error.strerror}): free some space, or raise the quota or the limit "
+            f"there is no room to {action} ({error.strerror}): free some space, or raise the quota or the limit "
             "on file sizes"
         )
     return StorageUnavailableError(
-        f"The storage could not {action} ({error.strerror}): see that the folder LOCAL_STORAGE_PATH exists, belongs "
+        f"the storage could not {action} ({error.strerror}): see that the folder LOCAL_STORAGE_PATH exists, belongs "
         "to the user that runs this, and can be written to"
     )

@@ -99,7 +99,7 @@ class Draft:
         self._size += len(chunk)
         if self._size > self._max_size:
             raise FileTooLargeError(
-                f"The file for {self._destination.key!r} is larger than {self._max_size} bytes (MAX_FILE_SIZE)"
+                f"the file for {self._destination.key!r} is larger than {self._max_size} bytes (MAX_FILE_SIZE)"
             )
         write_all(self._descriptor, chunk)
 
@@ -117,7 +117,7 @@ class Draft:
         """
         if self._destination.sha256 not in {None, self._sha256}:
             raise ContentMismatchError(
-                f"The content for {self._destination.key!r} has another SHA-256 than it should have"
+                f"the content for {self._destination.key!r} has another SHA-256 than it should have"
             )
         attributes = self._attributes(stamp(self._descriptor))
         if not attach(self._descriptor, attributes):
@@ -185,7 +185,7 @@ class Draft:
                 self._move_into_place()
                 return
         raise StorageUnavailableError(
-            f"The file for {self._destination.key!r} could not be put in its place: its folder or its temporary file "
+            f"the file for {self._destination.key!r} could not be put in its place: its folder or its temporary file "
             "was removed again and again by something else"
         )
 

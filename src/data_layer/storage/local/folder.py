@@ -138,7 +138,7 @@ class StorageFolder:
             return self._open_root()
         except OSError as error:
             raise StorageUnavailableError(
-                f"The storage folder cannot be opened ({error.strerror}): `data-layer storage init` makes it; if it "
+                f"the storage folder cannot be opened ({error.strerror}): `data-layer storage init` makes it; if it "
                 "was there before, see whether its disk is mounted"
             ) from error
 

@@ -128,7 +128,7 @@ class ObjectStorage(ABC):
             try:
                 result = await obstore.get_async(self._store, key)
                 if bytes(await result.bytes_async()) != key.encode():
-                    raise StorageUnavailableError("The storage gave back other bytes than were written")
+                    raise StorageUnavailableError("the storage gave back other bytes than were written")
             finally:
                 await self.remove_objects([key])
                 self._probe_left = None
@@ -269,7 +269,7 @@ class ObjectStorage(ABC):
     @property
     def _parts(self) -> tuple[ObjectStore, FileThreads]:
         if self._opened is None:
-            raise NotInitializedError("The storage is not open: await its initialize() first")
+            raise NotInitializedError("the storage is not open: await its initialize() first")
         return self._opened
 
 

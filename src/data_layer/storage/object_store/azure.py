@@ -88,7 +88,7 @@ class AzureStorage(ObjectStorage):
             )
         if place.sas is not None:
             raise NotSupportedByStorageError(
-                "A shared access signature cannot sign URLs: give AZURE_STORAGE_CONNECTION_STRING an AccountKey"
+                "a shared access signature cannot sign URLs: give AZURE_STORAGE_CONNECTION_STRING an AccountKey"
             )
         if method == "GET" and terms.answer != Answer():
             raise NotSupportedByStorageError(

@@ -38,7 +38,7 @@ class AzureAdministration:
             is_public = container.get_container_properties().public_access is not None
         if is_public and not allow_public:
             raise PublicStorageError(
-                f"The container {name!r} can be read by everybody: set its access level to private, or say "
+                f"the container {name!r} can be read by everybody: set its access level to private, or say "
                 "--allow-public if this is meant"
             )
 

@@ -62,9 +62,9 @@ def translated(key: str, action: str, condition: Condition = NO_CONDITION) -> It
     except FileNotFoundError as error:
         raise _not_found(key, error, condition) from None
     except InvalidPathError:
-        raise InvalidStorageKeyError(f"The server takes no key like {key!r}") from None
+        raise InvalidStorageKeyError(f"the server takes no key like {key!r}") from None
     except NotSupportedError:
-        raise NotSupportedByStorageError(f"The server of the storage cannot {action} {key!r}: it lacks this") from None
+        raise NotSupportedByStorageError(f"the server of the storage cannot {action} {key!r}: it lacks this") from None
     except BaseError as error:
         if not _is_conflict(error):
             raise _general(error, f"{action} {key!r}") from None
@@ -85,7 +85,7 @@ def translated_for_operators(action: str) -> Iterator[None]:
 def missing_place() -> StorageMissingError:
     """The bucket or container is not there."""
     return StorageMissingError(
-        "The bucket or container of the storage does not exist: see that AWS_S3_BUCKET or AZURE_STORAGE_CONTAINER_NAME "
+        "the bucket or container of the storage does not exist: see that AWS_S3_BUCKET or AZURE_STORAGE_CONTAINER_NAME "
         "names it rightly, or make it with `data-layer storage init`"
     )
 
@@ -95,7 +95,7 @@ def _not_found(key: str, error: Exception, condition: Condition) -> StorageError
         return missing_place()
     if condition.if_match is not None:
         return condition.failure(key)
-    return FileNotFoundInStorageError(f"No file is stored under {key!r}")
+    return FileNotFoundInStorageError(f"no file is stored under {key!r}")
 
 
 def _is_conflict(error: BaseError) -> bool:
@@ -130,30 +130,30 @@ def refusal(action: str, *, status: int | None, code: str | None, text: str) -> 
         region = next(filter(None, found.groups()), "") if found else ""
         where = f"in the region {region}, not" if region else "not"
         return StorageRefusedError(
-            f"The storage refused to {action} ({code or 'redirected'}): the bucket is {where} in the one that is set; "
+            f"the storage refused to {action} ({code or 'redirected'}): the bucket is {where} in the one that is set; "
             f"set AWS_REGION{f'={region}' if region else ''}, or the right AWS_ENDPOINT_URL"
         )
     if code in _WRONG_CLOCK or "Request date header too old" in text:
         return StoragePermissionError(
-            f"The storage refused to {action} ({code}): the clock of this machine and that of the server differ by "
+            f"the storage refused to {action} ({code}): the clock of this machine and that of the server differ by "
             "too much; set the clock, and have it kept right (NTP)"
         )
     if code in _ENDED:
         return StoragePermissionError(
-            f"The storage refused to {action} ({code}): the temporary credentials have expired; get new ones, and a "
+            f"the storage refused to {action} ({code}): the temporary credentials have expired; get new ones, and a "
             "new AWS_SESSION_TOKEN with them"
         )
     if status in _REFUSED:
         return StoragePermissionError(
-            f"The storage refused to {action} ({reason}): see that the credentials are right, have not expired, and "
+            f"the storage refused to {action} ({reason}): see that the credentials are right, have not expired, and "
             "grant this on the bucket or container"
         )
     if status in _UNSUPPORTED_STATUSES or code in _NOT_IMPLEMENTED:
-        return NotSupportedByStorageError(f"The server of the storage cannot {action} ({reason}): it lacks this")
+        return NotSupportedByStorageError(f"the server of the storage cannot {action} ({reason}): it lacks this")
     if status is None or status in _MAY_PASS or (status == 404 and code is None):  # A server that just starts, perhaps.
         return None
     return StorageRefusedError(
-        f"The storage refused to {action} ({reason}): it will do so again; see that it is set up as the settings say"
+        f"the storage refused to {action} ({reason}): it will do so again; see that it is set up as the settings say"
     )
 
 
@@ -173,7 +173,7 @@ def _general(error: BaseError, action: str) -> StorageError:
     if permanent is not None:
         return permanent
     return StorageUnavailableError(
-        f"The storage could not {action} ({reason}): see that its server runs and can be reached; this may pass"
+        f"the storage could not {action} ({reason}): see that its server runs and can be reached; this may pass"
     )
 
 

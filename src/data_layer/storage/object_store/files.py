@@ -200,7 +200,7 @@ class Upload:
     def _require_size(self, more: int) -> None:
         self.size += more
         if self.size > self._max_size:
-            raise FileTooLargeError(f"The file for {self._key!r} is larger than {self._max_size} bytes (MAX_FILE_SIZE)")
+            raise FileTooLargeError(f"the file for {self._key!r} is larger than {self._max_size} bytes (MAX_FILE_SIZE)")
 
     @property
     def _sha256(self) -> str:
@@ -212,12 +212,12 @@ class Upload:
 
     def _verify(self) -> None:
         if self._expected is not None and self._sha256 != self._expected:
-            raise ContentMismatchError(f"The content for {self._key!r} has another SHA-256 than it should have")
+            raise ContentMismatchError(f"the content for {self._key!r} has another SHA-256 than it should have")
 
     def _refuse_condition(self) -> None:
         if not self._condition.is_none:
             raise NotSupportedByStorageError(
-                f"A file of more than {MAX_CONDITIONAL_SIZE} bytes is sent in parts, and cannot be uploaded on a "
+                f"a file of more than {MAX_CONDITIONAL_SIZE} bytes is sent in parts, and cannot be uploaded on a "
                 "condition (overwrite=False, if_match): use a key that nobody else uses"
             )
 

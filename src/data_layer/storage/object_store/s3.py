@@ -197,7 +197,7 @@ class S3Storage(ObjectStorage):
                 self._keeps_conditions[kind] = await self._try_condition(kind)
         if not self._keeps_conditions[kind]:
             raise NotSupportedByStorageError(
-                f"This server ignores the condition {_CONDITIONS[kind]}: use keys that nobody else uses, like "
+                f"this server ignores the condition {_CONDITIONS[kind]}: use keys that nobody else uses, like "
                 "random ones"
             )
 

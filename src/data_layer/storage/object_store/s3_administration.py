@@ -129,7 +129,7 @@ class S3Administration:
             self._encrypt_by_default(client, unknown)
         if not allow_public and self._is_public(client, unknown):
             raise PublicStorageError(
-                f"The bucket {self._place.bucket!r} can be read by everybody: block its public access, or say "
+                f"the bucket {self._place.bucket!r} can be read by everybody: block its public access, or say "
                 "--allow-public if this is meant"
             )
         return unknown
@@ -221,7 +221,7 @@ class S3Administration:
                 self._identity = _boto3().Session().get_credentials()
             if self._identity is None:
                 raise StoragePermissionError(
-                    "There are no credentials for S3: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the "
+                    "there are no credentials for S3: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the "
                     "machine or pod a role"
                 )
             frozen = self._identity.get_frozen_credentials()
@@ -338,7 +338,7 @@ class S3Administration:
             code = _code(error)
             if code in _MISSING:
                 raise StorageMissingError(
-                    f"There is no bucket {bucket!r}: `data-layer storage init` makes it"
+                    f"there is no bucket {bucket!r}: `data-layer storage init` makes it"
                 ) from None
             status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
             permanent = refusal(f"{action} the bucket {bucket!r}", status=status, code=code, text=_text(error))

@@ -115,9 +115,9 @@ class LocalUrlSigner:
         if not hmac.compare_digest(given, _signature(secret, key, grant).encode()):
             raise _invalid()
         if datetime.now(UTC).timestamp() > int(expires) + _TOLERATED_SECONDS:
-            raise InvalidSignatureError("The signed URL has expired; ask for a new one")
+            raise InvalidSignatureError("the signed URL has expired; ask for a new one")
         if signed_method == "PUT" and answer.content_type is not None and answer.content_type != content_type:
-            raise InvalidSignatureError(f"The signed URL is for the content type {answer.content_type!r} only")
+            raise InvalidSignatureError(f"the signed URL is for the content type {answer.content_type!r} only")
         return grant
 
 
@@ -132,4 +132,4 @@ def _is_number(text: str) -> bool:
 
 
 def _invalid() -> InvalidSignatureError:
-    return InvalidSignatureError("The signature of the URL is not valid for this request")
+    return InvalidSignatureError("the signature of the URL is not valid for this request")

@@ -70,13 +70,13 @@ class Terms:
         """
         split_key(key)
         if method not in ("GET", "PUT"):
-            raise InvalidValueError("A URL can be signed for GET or for PUT", field="method")
+            raise InvalidValueError("a URL can be signed for GET or for PUT", field="method")
         check_duration(expires_in, timedelta(seconds=1), LONGEST, field="expires_in")
         _check_answer(answer, method)
         if size is not None:
             check_integer(size, field="size")
             if method == "GET":
-                raise InvalidValueError("Only a URL for PUT can have a size", field="size")
+                raise InvalidValueError("only a URL for PUT can have a size", field="size")
         seconds = int(expires_in.total_seconds())
         return cls(key, method, datetime.now(UTC).replace(microsecond=0), seconds, answer, size)
 
@@ -91,7 +91,7 @@ def _check_answer(answer: Answer, method: SignedMethod) -> None:
         check_content_type(answer.content_type)
     for name in ("content_disposition", "content_encoding", "cache_control"):
         if method == "PUT" and getattr(answer, name) is not None:
-            raise InvalidValueError(f"Only a URL for GET can have a {name}", field=name)
+            raise InvalidValueError(f"only a URL for GET can have a {name}", field=name)
     check_content_disposition(answer.content_disposition)
     check_header(answer.content_encoding, field="content_encoding")
     check_header(answer.cache_control, field="cache_control")

@@ -259,7 +259,7 @@ class Picture:
 
     def _check_parts(self, number: int) -> None:
         if number > _MAX_PARTS:
-            raise ImageTooLargeError(f"The image consists of more than {_MAX_PARTS} parts")
+            raise ImageTooLargeError(f"the image consists of more than {_MAX_PARTS} parts")
 
     def use_exif(self, exif: bytes, piece: Span) -> None:
         """Take EXIF data over, if it is the first."""
@@ -313,9 +313,9 @@ def read_picture(file: ReceivedFile, content_type: str, on_read: Callable[[], No
     try:
         picture = _READERS[content_type](Source(file, on_read))
     except (struct.error, IndexError) as error:
-        raise CorruptFileError(f"The {content_type} is cut off") from error
+        raise CorruptFileError(f"the {content_type} is cut off") from error
     if picture.width < 1 or picture.height < 1:
-        raise CorruptFileError(f"The {content_type} has no pixels")
+        raise CorruptFileError(f"the {content_type} has no pixels")
     return picture
 
 
@@ -359,12 +359,12 @@ def _read_png(source: Source) -> Picture:  # noqa: C901, PLR0912  (a branch for 
     for kind, data, whole in _png_chunks(source):
         intact = (whole and kind not in _PNG_CHECKED) or _is_intact(source, kind, data)
         if not seen and kind != b"IHDR":
-            raise CorruptFileError("The image/png does not begin with a header")
+            raise CorruptFileError("the image/png does not begin with a header")
         if kind in {b"IHDR", b"PLTE"} and not intact:
-            raise CorruptFileError(f"The image/png is damaged: its {kind.decode()} has a wrong checksum")
+            raise CorruptFileError(f"the image/png is damaged: its {kind.decode()} has a wrong checksum")
         if not kind.isalpha() or (kind[:1].isupper() and kind not in _PNG_CRITICAL):
             if not picture.still:
-                raise CorruptFileError("The image/png has a part that is not known")
+                raise CorruptFileError("the image/png has a part that is not known")
             break
         if kind == b"IDAT":
             picture.decode(data)
@@ -388,9 +388,9 @@ def _read_png(source: Source) -> Picture:  # noqa: C901, PLR0912  (a branch for 
             break
         _keep_png_chunk(picture, source, kind, data, usable=intact and b"IDAT" not in seen)
     if not picture.still:
-        raise CorruptFileError("The image/png has no picture")
+        raise CorruptFileError("the image/png has no picture")
     if depth not in _PNG_DEPTHS.get(color_type, ()) or interlaced > 1:
-        raise CorruptFileError("The image/png has pixels of an unknown kind")
+        raise CorruptFileError("the image/png has pixels of an unknown kind")
     picture.frame_count = max(1, frames) if animated else 1
     picture.frame = Box(0, 0, picture.width, picture.height)
     picture.png = PngLayout(depth, color_type, bool(interlaced), palette, transparency)
@@ -484,7 +484,7 @@ def _read_jpeg(source: Source) -> Picture:  # noqa: C901, PLR0912  (a branch for
         if marker == 0xDA:
             scans += 1
         if scans > _MAX_JPEG_SCANS:
-            raise ImageTooLargeError(f"The image/jpeg has more than {_MAX_JPEG_SCANS} scans")
+            raise ImageTooLargeError(f"the image/jpeg has more than {_MAX_JPEG_SCANS} scans")
         if marker == 0xE2 and head.startswith(b"ICC_PROFILE\x00") and len(head) >= 14:
             profiles.setdefault(head[12], source.get(data.start + 14, data.stop - data.start - 14))
             announced = announced or head[13]
@@ -499,7 +499,7 @@ def _read_jpeg(source: Source) -> Picture:  # noqa: C901, PLR0912  (a branch for
     else:
         position = source.size
     if not scans:
-        raise CorruptFileError("The image/jpeg is cut off: it has no picture")
+        raise CorruptFileError("the image/jpeg is cut off: it has no picture")
     _end_jpeg(picture, source, Span(end, position))
     if announced and profiles.keys() == set(range(1, announced + 1)):
         picture.profile = b"".join(profiles[number] for number in sorted(profiles))[:_MAX_PROFILE]
@@ -594,7 +594,7 @@ def _read_gif(source: Source) -> Picture:  # noqa: C901, PLR0912  (a branch for 
     width, height, flags = source.unpack("<HHB", 6)
     position = 13 + _color_table(flags)
     if position > source.size:
-        raise CorruptFileError("The image/gif is cut off")
+        raise CorruptFileError("the image/gif is cut off")
     picture.keep("picture", Span(0, position))
     picture.frame_count = 0
     control = b""
@@ -634,7 +634,7 @@ def _read_gif(source: Source) -> Picture:  # noqa: C901, PLR0912  (a branch for 
             break
         kept = position
     if not picture.frame_count:
-        raise CorruptFileError("The image/gif has no picture")
+        raise CorruptFileError("the image/gif has no picture")
     picture.keep("picture", Span(position, position + 1) if source.get(position, 1) == b";" else b";")
     picture.width, picture.height = width, height
     return picture
@@ -679,7 +679,7 @@ def _webp_chunks(source: Source, start: int, end: int) -> Iterator[tuple[bytes, 
     while position + 8 <= end:
         kind, length = struct.unpack("<4sI", source.get(position, 8))
         if position + 8 + length > end:
-            raise CorruptFileError("The image/webp is cut off")
+            raise CorruptFileError("the image/webp is cut off")
         yield kind, Span(position + 8, position + 8 + length)
         position += 8 + length + length % 2
 
@@ -715,11 +715,11 @@ def _read_webp(source: Source) -> Picture:  # noqa: C901, PLR0912  (a branch for
         else:
             picture.keep("picture" if kind in _WEBP_PICTURE else "text", chunk)
     if not picture.still:
-        raise CorruptFileError("The image/webp has no picture")
+        raise CorruptFileError("the image/webp has no picture")
     if not picture.width:
         picture.width, picture.height = picture.frame.width, picture.frame.height
     if not flags & _VP8X_ANIMATED and (picture.width, picture.height) != picture.frame[2:]:
-        raise CorruptFileError("The image/webp contradicts itself about its size")
+        raise CorruptFileError("the image/webp contradicts itself about its size")
     picture.frame_count = max(1, frames if flags & _VP8X_ANIMATED else 1)
     first = picture.still[0]
     with_alpha = isinstance(first, Span) and source.get(first.start, 4) == b"ALPH"
@@ -746,7 +746,7 @@ def _read_webp_frame(picture: Picture, source: Source, data: Span, *, first: boo
     fields = [int.from_bytes(source.get(data.start + place, 3), "little") for place in range(0, 12, 3)]
     box = Box(2 * fields[0], 2 * fields[1], 1 + fields[2], 1 + fields[3])
     if box.left + box.width > picture.width or box.top + box.height > picture.height:
-        raise CorruptFileError("The image/webp has a frame outside of its canvas")
+        raise CorruptFileError("the image/webp has a frame outside of its canvas")
     shown = False
     for kind, part in _webp_chunks(source, data.start + 16, data.stop):
         if kind in {b"VP8 ", b"VP8L"} and not shown:
@@ -756,7 +756,7 @@ def _read_webp_frame(picture: Picture, source: Source, data: Span, *, first: boo
         if first:
             picture.decode(Span(part.start - 8, part.stop + (part.stop - part.start) % 2))
     if not shown:
-        raise CorruptFileError("The image/webp has a frame without a picture")
+        raise CorruptFileError("the image/webp has a frame without a picture")
     if first:
         picture.frame = box
 
@@ -764,7 +764,7 @@ def _read_webp_frame(picture: Picture, source: Source, data: Span, *, first: boo
 def _bitstream_size(source: Source, kind: bytes, data: Span) -> tuple[int, int]:
     start_code = source.get(data.start + 3, 3) if kind == b"VP8 " else source.get(data.start, 1)
     if start_code not in {b"\x9d\x01\x2a", b"\x2f"}:
-        raise CorruptFileError("The image/webp is damaged: its picture does not begin as one")
+        raise CorruptFileError("the image/webp is damaged: its picture does not begin as one")
     if kind == b"VP8 ":
         width, height = source.unpack("<HH", data.start + 6)
         return width & 0x3FFF, height & 0x3FFF

@@ -211,7 +211,7 @@ class _Watch:
 
     def check(self) -> None:
         if time.monotonic() > self._deadline:
-            raise ImageTimeoutError("The image takes too long to decode (IMAGE_TIME_LIMIT)")
+            raise ImageTimeoutError("the image takes too long to decode (IMAGE_TIME_LIMIT)")
 
     def again(self) -> _Watch:
         """The same time from now on: reading and decoding have it each, and waiting for memory does not count."""
@@ -221,12 +221,12 @@ class _Watch:
 def _check_measures(picture: Picture, limits: FileLimits) -> None:
     if picture.width * picture.height > limits.max_pixels:
         raise ImageTooLargeError(
-            f"The image has {picture.width} x {picture.height} pixels; {limits.max_pixels} in all are allowed "
+            f"the image has {picture.width} x {picture.height} pixels; {limits.max_pixels} in all are allowed "
             "(IMAGE_MAX_PIXELS)"
         )
     if picture.frame_count > limits.max_frames:
         raise ImageTooLargeError(
-            f"The image has {picture.frame_count} frames; {limits.max_frames} are allowed (IMAGE_MAX_FRAMES)"
+            f"the image has {picture.frame_count} frames; {limits.max_frames} are allowed (IMAGE_MAX_FRAMES)"
         )
 
 
@@ -369,7 +369,7 @@ def _reduced(file: ReceivedFile, picture: Picture, scale: int, watch: _Watch) ->
         canvas.paste(small, (left, top))
         top += small.height
     if canvas is None:
-        raise CorruptFileError(f"The image is cut off: its {picture.image_format} data has no row of pixels")
+        raise CorruptFileError(f"the image is cut off: its {picture.image_format} data has no row of pixels")
     return canvas
 
 

@@ -123,7 +123,7 @@ class Inspector:
                 ignore_error(job)
                 job.cancel()  # It does not begin any more; what has begun ends at its deadline.
         if not finished:
-            raise ImageTimeoutError(f"The file took longer than {limit:g} s to inspect (IMAGE_TIME_LIMIT)")
+            raise ImageTimeoutError(f"the file took longer than {limit:g} s to inspect (IMAGE_TIME_LIMIT)")
         return job.result()
 
     async def close(self) -> None:
@@ -133,7 +133,7 @@ class Inspector:
 
 def _inspect(file: ReceivedFile, declared: str | None, allowed: AbstractSet[str], limits: FileLimits) -> InspectedFile:
     if file.size == 0:
-        raise EmptyFileError("The file is empty")
+        raise EmptyFileError("the file is empty")
     content_type = recognize(file, declared, allowed)
     if content_type in IMAGE_TYPES:
         require_extra("images", "storing an image", "PIL")
@@ -167,7 +167,7 @@ def _check_pdf(file: ReceivedFile) -> None:
     tail = file.read_part(max(0, file.size - _PDF_TAIL), _PDF_TAIL)
     _, mark, rest = tail.rpartition(b"%%EOF")
     if not mark:
-        raise CorruptFileError("The application/pdf is cut off: its end is missing")
+        raise CorruptFileError("the application/pdf is cut off: its end is missing")
     if rest.strip(b"\r\n\t \x00"):
         raise PolyglotFileError("Bytes follow the end of the application/pdf; remove them")
 
@@ -183,10 +183,10 @@ def _check_zip(file: ReceivedFile) -> None:
     tail = file.read_part(start, _ZIP_TAIL)
     place = tail.rfind(_ZIP_END)
     if place < 0 or place + _ZIP_END_SIZE > len(tail):
-        raise CorruptFileError("The application/zip is cut off: its directory is missing")
+        raise CorruptFileError("the application/zip is cut off: its directory is missing")
     size, offset, comment = struct.unpack_from("<IIH", tail, place + 12)
     if offset != 0xFFFFFFFF and offset + size > start + place:
-        raise CorruptFileError("The application/zip is damaged: its directory lies outside")
+        raise CorruptFileError("the application/zip is damaged: its directory lies outside")
     if place + _ZIP_END_SIZE + comment != len(tail):
         raise PolyglotFileError("Bytes follow the end of the application/zip; remove them")
 
@@ -334,10 +334,10 @@ def decide_type(real: str | None, declared: str | None, allowed: AbstractSet[str
     """
     said = canonical_type(declared or "")
     if real is None:
-        raise FileTypeNotAllowedError(f"The content is of no known type; {_choices(allowed)}")
+        raise FileTypeNotAllowedError(f"the content is of no known type; {_choices(allowed)}")
     decided = said if _can_be(real, said) else real
     if decided != said and said not in _UNDECLARED:
-        raise FileTypeMismatchError(f"The file is declared as {said[:100]!a}, but its content is {real}")
+        raise FileTypeMismatchError(f"the file is declared as {said[:100]!a}, but its content is {real}")
     if decided not in allowed:
         raise FileTypeNotAllowedError(f"Files of the type {decided} are not allowed; {_choices(allowed)}")
     return decided

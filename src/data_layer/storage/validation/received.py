@@ -216,7 +216,7 @@ async def receive(content: FileContent, max_size: int, threads: FileThreads) -> 
 
 def _check_size(size: int, max_size: int) -> None:
     if size > max_size:
-        raise FileTooLargeError(f"The file is larger than {max_size} bytes (MAX_FILE_SIZE)")
+        raise FileTooLargeError(f"the file is larger than {max_size} bytes (MAX_FILE_SIZE)")
 
 
 MetadataRemoval = Literal["none", "location", "all"]

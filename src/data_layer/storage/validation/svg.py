@@ -65,7 +65,7 @@ def check_svg(file: ReceivedFile) -> None:
         ImageTooLargeError: it is too large to be checked.
     """
     if file.size > _MAX_SIZE:
-        raise ImageTooLargeError(f"The image/svg+xml has {file.size} bytes; {_MAX_SIZE} can be checked")
+        raise ImageTooLargeError(f"the image/svg+xml has {file.size} bytes; {_MAX_SIZE} can be checked")
     reader = _Reader()
     waiting, size = b"", _PIECE
     try:
@@ -75,16 +75,16 @@ def check_svg(file: ReceivedFile) -> None:
                 continue
             reader.progressed = False
             if size > _PIECE and waiting.count(b"=") > _MAX_ATTRIBUTES:
-                raise ImageTooLargeError(f"The image/svg+xml has an element of more than {_MAX_ATTRIBUTES} attributes")
+                raise ImageTooLargeError(f"the image/svg+xml has an element of more than {_MAX_ATTRIBUTES} attributes")
             reader.parser.Parse(waiting, False)
             waiting = b""
             # The parser begins a token again with each piece of it, so the pieces of a long one become longer.
             size = _PIECE if reader.progressed else 2 * size
             if size > _MAX_UNBROKEN:
-                raise ImageTooLargeError(f"The image/svg+xml has a part of more than {_MAX_UNBROKEN} bytes")
+                raise ImageTooLargeError(f"the image/svg+xml has a part of more than {_MAX_UNBROKEN} bytes")
         reader.parser.Parse(b"", True)
     except expat.ExpatError as error:
-        raise CorruptFileError(f"The image/svg+xml is not well-formed: {error}") from error
+        raise CorruptFileError(f"the image/svg+xml is not well-formed: {error}") from error
 
 
 def _without_base64(piece: bytes) -> bytes:
@@ -124,7 +124,7 @@ class _Reader:
 
     def _declaration(self, _version: str, encoding: str | None, _standalone: int) -> None:
         if encoding is not None and encoding.lower() not in _ENCODINGS:
-            raise CorruptFileError(f"The image/svg+xml must be in UTF-8, not in {encoding[:40]!a}")
+            raise CorruptFileError(f"the image/svg+xml must be in UTF-8, not in {encoding[:40]!a}")
 
     def _doctype(self, _name: str, _system: str | None, _public: str | None, has_subset: int) -> None:
         if has_subset:
@@ -144,7 +144,7 @@ class _Reader:
         self._open.append(_StyleSheet() if local == "style" else None)
         self._open_sheets += [sheet for sheet in self._open[-1:] if sheet is not None]
         if self._elements == 1 and (namespace, local) != (_SVG, "svg"):
-            raise CorruptFileError(f"The outermost element is not an svg in the namespace {_SVG}")
+            raise CorruptFileError(f"the outermost element is not an svg in the namespace {_SVG}")
         if self._elements > _MAX_ELEMENTS or len(self._open) > _MAX_DEPTH:
             raise CorruptFileError(f"More than {_MAX_ELEMENTS} elements, or {_MAX_DEPTH} inside each other")
         if local in _ACTIVE_ELEMENTS or namespace == _XHTML:
@@ -197,13 +197,13 @@ class _Styles:
         if style in self._parsed or not _found(_MAY_FETCH, style):
             return
         if len(style) > _MAX_STYLE:
-            raise ImageTooLargeError(f"The image/svg+xml has a style of more than {_MAX_STYLE} characters")
+            raise ImageTooLargeError(f"the image/svg+xml has a style of more than {_MAX_STYLE} characters")
         if _depth(style) > _MAX_NESTED:
-            raise CorruptFileError(f"The image/svg+xml has a style with more than {_MAX_NESTED} brackets in each other")
+            raise CorruptFileError(f"the image/svg+xml has a style with more than {_MAX_NESTED} brackets in each other")
         self._parsed.add(style)
         self._length += len(style)
         if self._length > _MAX_STYLES:
-            raise ImageTooLargeError(f"The image/svg+xml has styles of more than {_MAX_STYLES} characters")
+            raise ImageTooLargeError(f"the image/svg+xml has styles of more than {_MAX_STYLES} characters")
         _check_tokens(tinycss2.parse_component_value_list(style))
 
 
@@ -264,4 +264,4 @@ def _check_style_reference(reference: str) -> None:
 
 
 def _refuse(what: str) -> NoReturn:
-    raise ActiveContentError(f"The image/svg+xml holds {what}; remove it")
+    raise ActiveContentError(f"the image/svg+xml holds {what}; remove it")
