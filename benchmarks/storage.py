@@ -5,7 +5,7 @@ Peers, on the same servers in the same run:
 - obstore: the library below ours, used plainly, without hash and metadata; and the same with the hash that we compute;
 - boto3 in threads and s3fs on S3, azure-storage-blob.aio on Azure, each as its documentation shows;
 - a bare durable write on the local disk: write, fsync, rename, fsync of the folder, in 32 threads; and the same with
-  the SHA-256 that we compute besides.
+  the SHA-256 that we compute in addition.
 
 Files of 200 KB and 20 MB are stored under changing keys and read, with one worker and with 32, and 256 MiB are streamed
 in and out. Rounds of the candidates alternate, so that a disturbance meets all of them; the median round counts. The

@@ -45,7 +45,7 @@ DECLARE
     filled regclass[] := ARRAY[]::regclass[];
 BEGIN
     SET LOCAL session_replication_role = replica;
-    -- As TRUNCATE does: wait for whoever still writes.
+    -- As TRUNCATE does: wait for writers.
     LOCK TABLE {TABLES} IN ACCESS EXCLUSIVE MODE;
     FOR name IN
         SELECT oid FROM pg_class WHERE relkind = 'r' AND pg_relation_size(oid) > 0

@@ -123,7 +123,7 @@ async def test_an_older_database_is_not_ready(settings: Settings, servers: tuple
             ready = await client.get("/readyz")
             assert (ready.status_code, ready.json()) == (503, {"ready": False, "reason": "schema_behind"})
             await asyncio.to_thread(data.migrator.migrate)
-            assert (await client.get("/readyz")).status_code == 200, "it notices by itself that it was mended"
+            assert (await client.get("/readyz")).status_code == 200, "it notices by itself that it was repaired"
     finally:
         drop_database(database_url)
 

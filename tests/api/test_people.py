@@ -135,7 +135,7 @@ async def test_a_stranger_keeps_no_password_of_an_account_that_its_owner_verifie
     """The owner registers too, in a browser with a cookie of its own, and opens the link of the first mail."""
     owner = client
     async with client_of(data, "198.51.100.7") as stranger:
-        # Mails of the service reach the owner, whoever causes them.
+        # Mails of the service reach the owner, regardless of who causes them.
         stranger._transport = owner._transport
         guessed = "the stranger's own password"
         await stranger.post("/v1/accounts", json=NEW_ACCOUNT | {"password": guessed, "cookie": True})

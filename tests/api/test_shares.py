@@ -1,4 +1,4 @@
-"""Shares over HTTP: whoever has the link looks, and the page that it shows can do nothing to them."""
+"""Shares over HTTP: anybody with the link looks, and the page that it shows can do nothing to them."""
 
 from __future__ import annotations
 

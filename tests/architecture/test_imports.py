@@ -55,7 +55,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     | PORTS
     | {"config", "repositories", "services", "embedded", "layer", "api", "__init__"},
 }
-"""What each package may import, besides itself; a dotted name allows only that module."""
+"""What each package may import, apart from itself; a dotted name allows only that module."""
 
 
 def may_import(part: str, target: str) -> bool:

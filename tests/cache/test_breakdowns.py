@@ -127,7 +127,7 @@ async def test_it_is_survived(server: RedisServer, name: str) -> None:
         assert cache.process_stats().breaker is BreakerState.CLOSED
         await recovered(other)
         assert await cache.get_or_load("changed", always("new"), 600) == "new"
-        # Others learn of it as soon as Redis takes it from who owes it.
+        # Others learn of it as soon as Redis takes it from the writer.
         async with asyncio.timeout(RECOVERY_LIMIT):
             while await other.get_or_load("changed", always("new"), 600) != "new":
                 await asyncio.sleep(0.05)
@@ -200,7 +200,7 @@ async def test_a_password_that_was_changed_and_changed_back() -> None:
     with RedisServer(username="app", password="first") as server:
         async with opened(server) as cache:
             await cache.set("key", 1, 600)
-            # A connection that is logged in stays so until it is made anew.
+            # A connection that is logged in stays so until it is replaced.
             server.execute("ACL", "SETUSER", "app", "resetpass", ">second")
             await asyncio.to_thread(kill_clients, server, "second")
             with in_time(), pytest.raises(CacheLoginError) as failure:

@@ -20,7 +20,7 @@ KEYS = [b"key-%d" % number for number in range(200)]
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[RedisCluster]:
-    """Six nodes; a test leaves them all running, whoever is primary."""
+    """Six nodes; a test leaves them all running, in any role."""
     with RedisCluster() as started:
         yield started
 

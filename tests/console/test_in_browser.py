@@ -183,7 +183,7 @@ async def test_people_in_front_of_a_browser(data: DataLayer, app: FastAPI, monke
 
 
 async def begin(data: DataLayer, browser: Browser, base: str) -> None:
-    """The first start: nobody is there, and whoever has started the service makes the first account and project."""
+    """The first start: nobody is there, and the person who started the service makes the first account and project."""
     code = await data.first_administrator.offer()
     assert code
     async with person(browser, base, **NARROW, color_scheme="dark") as boss:

@@ -269,7 +269,7 @@ async def test_what_is_no_position_is_refused(data: DataLayer, position: str) ->
 async def test_a_replica_that_must_follow_the_primary_hands_the_read_over(
     data: DataLayer, cluster: Servers, way: str
 ) -> None:
-    """Its conflict with what it has to replay is nobody's change of the same rows."""
+    """Its conflict with what it has to replay is not a change of the same rows by somebody else."""
     primary, *replicas = cluster
     user = make_user()
     async with data.transaction() as tx:

@@ -215,6 +215,6 @@ def as_moto_asks(policy: dict[str, Any]) -> dict[str, Any]:
     """The same rights in moto's words: HEAD of a bucket has one of its own, and that to delete is the bucket's."""
     given = {action for statement in policy["Statement"] for action in statement["Action"]}
     meant = {"s3:HeadBucket": "s3:ListBucket", "s3:DeleteObject": "s3:DeleteObject"}
-    besides = [asked for asked, real in meant.items() if real in given]
-    statement = {"Effect": "Allow", "Action": besides, "Resource": f"arn:aws:s3:::{BUCKET}"}
+    added = [asked for asked, real in meant.items() if real in given]
+    statement = {"Effect": "Allow", "Action": added, "Resource": f"arn:aws:s3:::{BUCKET}"}
     return policy | {"Statement": [*policy["Statement"], statement]}

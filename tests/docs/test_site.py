@@ -29,7 +29,7 @@ BUILD = "import gc, sys; gc.disable(); from sphinx.cmd.build import main; sys.ex
 
 @pytest.fixture(scope="module")
 def site() -> Path:
-    """The finished site. Everything is read anew, because an unchanged page would keep its warning to itself."""
+    """The finished site. Everything is read again, because an unchanged page would keep its warning to itself."""
     build = [sys.executable, "-c", BUILD, "--fail-on-warning", "--fresh-env", "--quiet", str(SOURCE), str(TARGET)]
     result = subprocess.run(build, capture_output=True, text=True, check=False)
     if result.returncode:

@@ -59,8 +59,8 @@ def test_rights(examine: Examine, server: RedisServer) -> None:
     report.says("cache.rights", "failed", "weak may not use GET, MGET", "EVAL", "~stc:*")
     report.says("cache.tracking", "warning", "does not report what changes", "+client|tracking")
     server.execute("ACL", "SETUSER", "weak", "~stc:*", "+eval", "+client|tracking")
-    mended = examine(**place)
-    assert mended.of("cache.rights")["outcome"] == mended.of("cache.tracking")["outcome"] == "ok"
+    repaired = examine(**place)
+    assert repaired.of("cache.rights")["outcome"] == repaired.of("cache.tracking")["outcome"] == "ok"
     wrong = examine(REDIS_URL=f"redis://weak:wrong-password@{server.address}")
     wrong.says("cache.login", "failed", "refused the login", "REDIS_PASSWORD")
     assert server.execute("DBSIZE") == 0, "nothing was changed"

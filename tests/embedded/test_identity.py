@@ -1,4 +1,4 @@
-"""PostgreSQL refuses to run as root; nobody's permissions may change for that."""
+"""PostgreSQL refuses to run as root; no permissions may change for that."""
 
 from __future__ import annotations
 

@@ -126,7 +126,7 @@ async def test_a_failing_server_does_not_take_the_other_users_away(folder: Path)
         write(addresses, "still here")
         (folder / "postgresql" / "PG_VERSION").write_text(str(binaries.POSTGRESQL_MAJOR), encoding="ascii")
         async with both_servers(folder) as both:
-            assert both.redis_url == addresses.redis_url, "what is mended is tried again by the same guardian"
+            assert both.redis_url == addresses.redis_url, "what is repaired is tried again by the same guardian"
             assert both.database_url is not None
 
 

@@ -28,8 +28,8 @@ ALL = [
 SECRET_COLUMNS = {"password_hash", "reset_password_token_hash", "email_verification_token_hash"}
 
 
-def test_the_six_tables_and_what_they_need_besides() -> None:
-    besides = {
+def test_the_six_tables_and_what_they_need_others() -> None:
+    others = {
         "idempotency_keys",
         "mails",
         "exports",
@@ -44,8 +44,8 @@ def test_the_six_tables_and_what_they_need_besides() -> None:
         "usage_totals",
         "budget_reservations",
     }
-    besides |= {"project_search", "project_search_changes", "code_bodies"}
-    assert set(Entity.metadata.tables) == {str(inspect(entity).local_table) for entity in ALL} | besides
+    others |= {"project_search", "project_search_changes", "code_bodies"}
+    assert set(Entity.metadata.tables) == {str(inspect(entity).local_table) for entity in ALL} | others
 
 
 @pytest.mark.parametrize("entity", ALL)

@@ -85,7 +85,7 @@ async def test_the_same_upload_four_times_at_once(back_end: BackEnd, client: htt
     assert shown.content == base64.b64decode(data_url(7).partition(",")[2])
     assert shown.headers["access-control-allow-origin"], "a page may read it"
     another = await back_end.post("/assets/store_image_data", body | {"user_id": None})
-    assert another.json()["public_url"] != url, "nobody's is not hers"
+    assert another.json()["public_url"] != url, "the system's is not hers"
 
 
 @pytest.mark.parametrize("kind", list(EXTENSIONS))

@@ -1,4 +1,4 @@
-"""Hashes by which codes are found: kept by the database, whoever writes."""
+"""Hashes by which codes are found: kept by the database for every writer."""
 
 from __future__ import annotations
 

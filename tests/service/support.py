@@ -37,7 +37,7 @@ _numbers = count(1)
 
 
 def clean_environment() -> dict[str, str]:
-    """Without what would have Python compile every library anew at each start."""
+    """Without what would have Python compile every library again at each start."""
     return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 

@@ -18,7 +18,7 @@ WRONG = "wrong-" + "x" * 20
 
 
 def refusal(folder: Path, **environment: Any) -> str:
-    """The one line that the service says besides its log."""
+    """The one line that the service says apart from its log."""
     with Service(folder, "start", **environment) as service:
         said = service.fail()
     assert WRONG not in said

@@ -98,7 +98,7 @@ class S3Proxy:
         self._ignored.add(header)
 
     def spoil_listings(self, *, ignore_marks: bool) -> None:
-        """Say that there is more, but not where it begins; and begin where the client says, or always anew."""
+        """Say that there is more, but not where it begins; and begin where the client says, or always at the start."""
         self._spoils_listings = True
         self._ignores_marks = ignore_marks
 

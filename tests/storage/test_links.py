@@ -1,4 +1,4 @@
-"""Symbolic links in the folder lead nowhere, whoever put them there and whenever."""
+"""Symbolic links in the folder lead nowhere, no matter who put them there and when."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class Namespace:
             encoded = b""
         if encoded and len(encoded) <= MAXIMUM_KEY_SIZE:  # Before anything else, because every read comes by here.
             return self.start + encoded
-        return self.start + _encode(key, "A cache key", shown=describe_key(key))
+        return self.start + _encode(key, "a cache key", shown=describe_key(key))
 
     def lock(self, key: str) -> bytes:
         """The key of a lock, apart from the value of the same name.
@@ -55,7 +55,7 @@ class Namespace:
         Raises:
             InvalidCacheKeyError: as for ``key``.
         """
-        return self.start + _LOCKS + _encode(key, "The key of a lock", shown=describe_key(key))
+        return self.start + _LOCKS + _encode(key, "the key of a lock", shown=describe_key(key))
 
     def session(self, session_id: str) -> bytes:
         """The key of a session. It holds only the SHA-256 of the id, so neither Redis nor a log shows a live token.
@@ -63,7 +63,7 @@ class Namespace:
         Raises:
             InvalidCacheKeyError: as for ``key``; the message does not show the id.
         """
-        digest = hashlib.sha256(_encode(session_id, "A session id", shown="it")).hexdigest()
+        digest = hashlib.sha256(_encode(session_id, "a session id", shown="it")).hexdigest()
         return self.start + f"{_SESSIONS}{_SEPARATOR}{digest}".encode()
 
     def pattern(self, pattern: str) -> bytes:
@@ -72,7 +72,7 @@ class Namespace:
         Raises:
             InvalidCacheKeyError: as for ``key``.
         """
-        return escape_glob(self.start) + _encode(pattern, "A key pattern", shown=describe_key(pattern))
+        return escape_glob(self.start) + _encode(pattern, "a key pattern", shown=describe_key(pattern))
 
     def without_prefix(self, redis_key: bytes) -> str | None:
         """The caller's key, or nothing when another program wrote a key here that is not UTF-8."""

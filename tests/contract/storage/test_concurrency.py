@@ -1,4 +1,4 @@
-"""Whole files for everyone, whoever else writes, reads, deletes, breaks off or is cancelled."""
+"""Whole files for everyone, while others write, read, delete, break off or are cancelled."""
 
 from __future__ import annotations
 

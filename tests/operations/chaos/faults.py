@@ -36,7 +36,7 @@ class Fault:
 
 
 class Faults:
-    """Breaks and mends, and lets time pass in between: as much as the plan has."""
+    """Breaks and repairs, and lets time pass in between: as much as the plan has."""
 
     def __init__(
         self, plan: Plan, servers: Servers, watch: Watch, has_recovered: Callable[[Fault], bool], say: Say

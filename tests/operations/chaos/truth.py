@@ -51,7 +51,7 @@ async def read_truth(servers: Servers, rows: Rows) -> Truth:
     """Look at everything, after the replicas have left."""
     truth = Truth()
     async with DataLayer(Settings(**servers.settings("truth"))) as data:
-        # Entries that wait on disk are written by whoever comes next.
+        # Entries that wait on disk are written by the next process.
         await until(lambda: data.audit.buffer_statistics().bytes_on_disk == 0, 60)
         cleaned = await data.file_maintenance.cleanup(SYSTEM, apply=True, older_than=timedelta(0))
         truth.cleaned = cleaned.orphans + cleaned.half_deleted + cleaned.unreferenced

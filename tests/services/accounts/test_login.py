@@ -156,7 +156,7 @@ async def test_a_suspension_while_the_password_is_compared_holds(
 async def test_no_session_begins_by_a_password_that_was_replaced(
     data: DataLayer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Proving the password and beginning the session are one transaction: whoever replaces it ends both, or neither."""
+    """Proving the password and beginning the session are one transaction: replacing it ends both, or neither."""
     user = await make_account(data)
     entered, go_on = asyncio.Event(), asyncio.Event()
     begin = SessionService.begin

@@ -1,4 +1,4 @@
-"""The states of a writer, as changes: whoever follows has one of these states at any moment, whatever is lost."""
+"""The states of a writer, as changes: a follower has one of these states at any moment, whatever is lost."""
 
 from __future__ import annotations
 
