@@ -139,7 +139,7 @@ async def test_saving_and_deleting_the_same_bytes_at_once_never_loses_them(data:
 
 
 async def test_many_files_on_few_connections(data: DataLayer, owner: User) -> None:
-    """PostgreSQL plans again for each of the first statements of a connection, and from the eleventh on perhaps once for all."""
+    """PostgreSQL plans each of the first ten executions of a connection, and may keep one plan after that."""
     contents = [picture(color=(number, 1, 1), size=(60, 60)) for number in range(16)]
     first = [await data.files.save(content, owner_id=owner.id) for content in contents]
     again = [await data.files.save(content, owner_id=owner.id) for content in contents]
