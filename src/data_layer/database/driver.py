@@ -186,7 +186,7 @@ class DriverConnection(psycopg.AsyncConnection[Any]):
 
         Cancellation while entering a pipeline leaves the connection in pipeline mode.
         """
-        return not self.closed and not self.is_in_pipeline and self.info.transaction_status == TransactionStatus.IDLE
+        return not self.closed and not self.is_in_pipeline and self.pgconn.transaction_status == TransactionStatus.IDLE
 
     @property
     def is_in_pipeline(self) -> bool:
