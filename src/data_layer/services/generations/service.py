@@ -433,7 +433,8 @@ class GenerationService(Lineage):
         """Everything that happens in a generation, from any process, also while it runs: ``async for event in …``.
 
         First comes the code of each variant, then what changes it, and its events; nothing is taken back. A reader may
-        be slow: it gets one patch for all that it missed. The end of the generation ends the iteration.
+        be slow: it gets one patch for all that it missed. The end of the generation ends the iteration; a reader that
+        stops earlier closes the generator (``contextlib.aclosing``).
 
         Args:
             actor: the owner of the project. Whether he still may read is checked again while this runs.
