@@ -242,7 +242,7 @@ END
 """,
 )
 
-# Whoever ends a session or changes what it may do, be it by hand in SQL, every process hears of it. What only lengthens
+# Every process hears when a session ends or may do something else, also by hand in SQL. What only lengthens
 # a session is not announced: no process refuses a session before it has asked the database. A user's own id stands for
 # those who act without a session, such as with a token of an issuer.
 ANNOUNCE_SESSION = Function(

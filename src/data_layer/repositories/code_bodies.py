@@ -86,7 +86,7 @@ _FIND_BASES = named(
     WHERE base IS NULL ORDER BY codes.version DESC, sha256 LIMIT :limit
     """),
 )
-# Whoever removes the project waits until the codes of a batch are moved; one that is being removed is left alone.
+# A removal of the project waits until the codes of a batch are moved; one that is being removed is left alone.
 _KEEP_PROJECT = Sql("code_bodies.keep_project", "SELECT id FROM projects WHERE id = %s FOR KEY SHARE SKIP LOCKED")
 _ADD = Sql(
     "code_bodies.insert",
