@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import httpx
 import pytest
+from pydantic import SecretStr
 
 from data_layer import DataLayer, Settings
 from tests.services.accounts.support import make_account
@@ -115,3 +116,18 @@ async def test_addresses_of_one_network_count_together(settings: Settings, addre
     ):
         assert (await first.get(ME)).status_code == 401
         assert (await second.get(ME)).status_code == 429
+
+
+async def test_without_redis_the_limits_hold_in_each_process(settings: Settings) -> None:
+    """Also those of what guesses, and the answers say where their sender stands."""
+    nowhere = settings.replaced(redis_url=SecretStr("redis://127.0.0.1:1"), rate_limit_max=1)
+    async with limited(nowhere, request_limit_person=2) as (alone, headers), client_of(alone) as client:
+        answers = [await client.get(ME, headers=headers) for _ in range(3)]
+        assert [answer.status_code for answer in answers] == [200, 200, 429]
+        assert [remaining(answer) for answer in answers] == [("person", left) for left in (1, 0, 0)]
+        assert 1 <= int(answers[-1].headers["retry-after"]) <= 60
+        guesses = [await client.post("/v1/accounts/verification/confirm", json={"token": "x"}) for _ in range(2)]
+        assert [answer.status_code for answer in guesses] == [400, 429]
+        assert guesses[1].headers.get_list(POLICY)[0] == '"show_mailed_token";q=1;w=900'
+        for path in ("/livez", "/readyz"):
+            assert {(await client.get(path)).status_code for _ in range(4)} == {200}
