@@ -20,6 +20,7 @@ from data_layer.server.connections import ConnectionLimits
 from data_layer.server.http_server import HttpServer
 from data_layer.server.lifecycle import refuse
 from data_layer.settings.service import ServiceSettings
+from data_layer.web.streams import ON_LEAVING
 
 from .support import NO_AUTHORITIES
 
@@ -500,3 +501,34 @@ def test_connections_fit_the_files_that_may_be_open(
 ) -> None:
     monkeypatch.setattr("resource.getrlimit", lambda _: (files, files))
     assert ConnectionLimits.of(ServiceSettings(), pool_size=20).connections == connections
+
+
+async def test_an_application_learns_that_its_client_has_gone() -> None:
+    async with serving() as served:
+        client = await served.connect()
+        await client.send(GET.replace(b"/echo", b"/held") + b"\r\n")
+        await served.application.until_asked(1)
+        leave = served.application.scopes[0][ON_LEAVING]
+        for meanwhile in (client.writer.transport.abort, lambda: None):  # Then it has gone already.
+            left = asyncio.Event()
+            leave(left.set)
+            assert not left.is_set()
+            meanwhile()
+            async with asyncio.timeout(PATIENCE):
+                await left.wait()
+        served.application.may_answer.set()
+
+
+async def test_a_client_that_goes_after_its_answer_leaves_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    async with serving() as served:
+        client = await served.connect()
+        await client.send(GET.replace(b"/echo", b"/held") + b"\r\n")
+        await served.application.until_asked(1)
+        served.application.scopes[0][ON_LEAVING](lambda: pytest.fail("it was answered"))
+        served.application.may_answer.set()
+        assert (await client.answer())[0] == 200
+        client.writer.transport.abort()
+        async with asyncio.timeout(PATIENCE):
+            while served.server._server.server_state.connections:  # The end of the connection is noticed.
+                await asyncio.sleep(0.01)
+    assert not caplog.records
