@@ -125,3 +125,14 @@ async def test_a_body_that_cannot_be_read_is_a_described_failure(owner: httpx.As
         answer = await owner.post("/v1/projects", content=content, headers={"content-type": "application/json"})
         assert answer.status_code in {400, 422}, content
         assert answer.headers["content-type"] == PROBLEM
+
+
+def test_no_body_takes_what_the_route_does_not_know(description: dict[str, Any]) -> None:
+    """Else a tool takes such a body for valid, and is refused."""
+    schemas = description["components"]["schemas"]
+    for path, operations in description["paths"].items():
+        for operation in operations.values():
+            for body in operation.get("requestBody", {}).get("content", {}).values():
+                schema = body.get("schema", {})
+                schema = schemas.get(schema.get("$ref", "").rpartition("/")[2], schema)
+                assert schema.get("type") != "object" or schema.get("additionalProperties") is False, path

@@ -72,6 +72,7 @@ def body_with_file(model: type[BaseModel], example: dict[str, Any]) -> dict[str,
     schema.pop("$defs", None)
     form = {
         "type": "object",
+        "additionalProperties": False,
         "required": ["file"],
         "properties": {"file": {"type": "string", "format": "binary"}, "data": schema},
     }
