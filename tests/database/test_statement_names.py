@@ -6,11 +6,13 @@ import ast
 import re
 from collections.abc import Iterator
 from datetime import timedelta
+from typing import Any
 
 import pytest
+from sqlalchemy import delete, insert, literal, select, update
 
-from data_layer import DataLayer
-from data_layer.database.statements import UNNAMED
+from data_layer import DataLayer, User
+from data_layer.database.statements import UNNAMED, _derived
 from data_layer.entities.enums import AuditAction, UserRole
 from data_layer.schemas.actors import SYSTEM
 from tests.architecture.source import all_modules
@@ -133,3 +135,18 @@ async def use_files(data: DataLayer) -> None:
     await data.files.delete(file.id, owner_id=user.id)
     await data.file_maintenance.check(SYSTEM)
     await data.file_maintenance.usage(SYSTEM)
+
+
+@pytest.mark.parametrize(
+    ("statement", "name"),
+    [
+        (insert(User), "users.insert"),
+        (update(User), "users.update"),
+        (delete(User), "users.delete"),
+        (select(User), "users.select"),
+        (select(literal(1)), UNNAMED),
+    ],
+)
+def test_a_statement_of_sqlalchemys_is_named_by_its_table_and_kind(statement: Any, name: str) -> None:
+    compiled = statement.compile()
+    assert _derived(compiled) == name
