@@ -136,3 +136,14 @@ def test_no_body_takes_what_the_route_does_not_know(description: dict[str, Any])
                 schema = body.get("schema", {})
                 schema = schemas.get(schema.get("$ref", "").rpartition("/")[2], schema)
                 assert schema.get("type") != "object" or schema.get("additionalProperties") is False, path
+
+
+def test_a_form_needs_its_values_where_some_have_no_default(description: dict[str, Any]) -> None:
+    needed = {}
+    for path, operations in description["paths"].items():
+        body = operations.get("post", {}).get("requestBody", {}).get("content", {}).get("multipart/form-data")
+        if body is not None:
+            form = body["schema"]
+            needed[path] = "data" in form["required"]
+            assert needed[path] is bool(form["properties"]["data"].get("required")), path
+    assert set(needed.values()) == {True, False}

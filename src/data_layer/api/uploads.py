@@ -73,7 +73,7 @@ def body_with_file(model: type[BaseModel], example: dict[str, Any]) -> dict[str,
     form = {
         "type": "object",
         "additionalProperties": False,
-        "required": ["file"],
+        "required": ["file", "data"] if schema.get("required") else ["file"],
         "properties": {"file": {"type": "string", "format": "binary"}, "data": schema},
     }
     return {
