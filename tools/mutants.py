@@ -29,6 +29,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path("src/data_layer")
 COPIED = ("src", "tests", "tools", "docs", "deploy", "examples", "pyproject.toml", "Makefile", "README.md")
@@ -241,10 +243,12 @@ def run_tests(place: Path, files: Sequence[str], limit: float, marker: str) -> s
             process.wait()
     end_all_in(place)
     shutil.rmtree(temporary, ignore_errors=True)
-    if status == 0:
+    if status in {pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED}:  # Where nothing ran, nothing noticed.
         return "survived"
     if status == -1:
         return "timed out"
+    if status not in {pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED}:  # The latter: an import failed.
+        return f"not tried, pytest ended with {status}"
     blamed = re.search(r"^(?:FAILED|ERROR) (\S+)", (place / "output").read_text(errors="replace"), re.MULTILINE)
     return f"noticed by {blamed[1] if blamed else 'all'}"
 

@@ -437,7 +437,7 @@ class GenerationService(Lineage):
         stops earlier closes the generator (``contextlib.aclosing``).
 
         Args:
-            actor: the owner of the project. Whether he still may read is checked again while this runs.
+            actor: the owner of the project; the permission to read is checked again while this runs.
             generation_id: which generation.
             after: the ``position`` of the last event that was received, to go on from there.
             reason: why, where a moderator looks at somebody else's; it is recorded.
