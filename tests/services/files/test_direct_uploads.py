@@ -168,7 +168,7 @@ async def test_completing_before_anything_has_arrived_may_be_repeated(
     data: DataLayer, owner: User, client: httpx.AsyncClient
 ) -> None:
     upload = await begin(data, owner)
-    with pytest.raises(FileNotFoundInStorageError, match="Nothing has arrived"):
+    with pytest.raises(FileNotFoundInStorageError, match="nothing has arrived"):
         await data.files.complete_upload(upload.id, owner_id=owner.id)
     await send(client, upload)
     assert (await data.files.complete_upload(upload.id, owner_id=owner.id)).size == len(PICTURE)

@@ -326,6 +326,15 @@ async def test_a_reader_that_must_not_be_silent_gets_nothing_from_time_to_time(d
             data.generations.follow(owner.actor, generation.id, idle_seconds=seconds)
 
 
+async def test_a_reader_that_may_be_silent_gets_events_only(
+    data: DataLayer, owner: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "_FIRST_SECONDS", 0.0)
+    generation = await started(data, owner)
+    async with asyncio.timeout(60), aclosing(data.generations.follow(owner.actor, generation.id)) as events:
+        assert isinstance(await anext(events), CodeState)
+
+
 async def test_readers_that_are_one_person_are_checked_at_once(
     data: DataLayer, owner: Owner, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -366,7 +366,9 @@ class Followers:
         followed = self._enter(generation_id)
         try:
             reader = Reader(followed, self._transactions, position)
-            next_check, next_pulse = _next_check(), monotonic() + min(idle_seconds, _FIRST_SECONDS)
+            next_check, next_pulse = _next_check(), inf
+            if idle_seconds < inf:
+                next_pulse = monotonic() + min(idle_seconds, _FIRST_SECONDS)
             while True:
                 seen = followed.changes.count
                 async with aclosing(reader.news()) as news:
