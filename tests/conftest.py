@@ -81,10 +81,17 @@ def pytest_xdist_auto_num_workers() -> int:
     return (os.cpu_count() or 1) + 1
 
 
+def pytest_sessionstart() -> None:
+    """What is collected stays, so the garbage collector would look at it in vain."""
+    gc.disable()
+
+
 def pytest_collection_finish() -> None:
-    """The garbage collector need not look at thousands of tests and modules again and again, which all stay."""
+    """Look for garbage less often than usual: it took a fifth of the processor time of the tests."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(20_000, 10, 10)
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)
