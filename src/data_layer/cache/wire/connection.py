@@ -166,7 +166,7 @@ class Connection(asyncio.Protocol):
         """Ask whether the server is a primary, in this turn of the event loop, and call this as soon as it says so.
 
         Neither has to wait for a task, so a busy loop delays each of them by one turn at most. The connection ends if
-        the server is no primary or does not say.
+        the server is not a primary, or does not answer.
         """
         if self._reason is not None or self._transport is None:
             return
