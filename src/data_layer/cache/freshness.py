@@ -54,7 +54,7 @@ class Prover:
         return outcome.result()
 
     def close(self) -> None:
-        """Stop asking; waiting callers learn that there is no proof."""
+        """Stop asking; waiting callers learn that nothing was proved."""
         self._is_closed = True
         self._end(is_proved=False)
         if self._timer is not None:

@@ -303,7 +303,7 @@ class Copy:
         """Write the bytes a second time, durably, with all that is known about them.
 
         Raises:
-            FileNotFoundError: there is no source.
+            FileNotFoundError: the source does not exist.
             FileExistsInStorageError: the condition does not hold.
         """
         reader = Reader(self._folder, *self._source)
