@@ -29,6 +29,7 @@ from data_layer.errors import (
     DuplicateError,
     StatementTimeoutError,
 )
+from data_layer.testing.free_ports import free_port
 from data_layer.testing.postgresql_server import PostgresqlServer, StopMode
 from tests.database.connection_helpers import count_connections, emails, observing, settings_for, until
 from tests.support import EMPTY_ALL_TABLES, make_code, make_project, make_user
@@ -62,9 +63,7 @@ def port(server: PostgresqlServer) -> Iterator[int]:
     """The port of a PgBouncer with two connections to the server."""
     program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
     assert program, "pgbouncer is missing: apt install pgbouncer"
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = free_port()
     (server.folder / "users.txt").write_text('"postgres" ""')
     configuration = server.folder / "pgbouncer.ini"
     configuration.write_text(f"""

@@ -18,8 +18,9 @@ import pytest
 from packaging.requirements import Requirement
 
 from data_layer import Settings
+from data_layer.testing.free_ports import free_port
 from tests.embedded.support import wait_for
-from tests.service.support import PATIENCE, PAUSE, ask, free_port
+from tests.service.support import PATIENCE, PAUSE, ask
 
 from .support import DEPLOY, OTHER_VARIABLES, PROJECT, SETTINGS, image_environment, instructions, last_stage, run
 

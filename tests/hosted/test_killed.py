@@ -13,8 +13,9 @@ import pytest
 
 from data_layer import DataLayer, Settings
 from data_layer.schemas.actors import SYSTEM
+from data_layer.testing.free_ports import free_port
 from tests.conftest import empty_tables
-from tests.service.support import NO_AUTHORITIES, Service, free_port
+from tests.service.support import NO_AUTHORITIES, Service
 
 from .fakes import ORIGIN, PUBLIC_URL, SECRET, BackEnd, Clerk, Page, data_url
 from .roads import Road, database_url, road_to_database

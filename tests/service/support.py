@@ -6,13 +6,11 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import closing
 from itertools import count
 from pathlib import Path
 from typing import Any, Self
@@ -24,6 +22,7 @@ from pydantic import SecretStr
 
 from data_layer import Settings
 from data_layer.layer import open_migrator
+from data_layer.testing.free_ports import free_port
 from tests.embedded.support import wait_for
 
 PROGRAM = Path(sys.executable).with_name("data-layer")
@@ -39,12 +38,6 @@ _numbers = count(1)
 def clean_environment() -> dict[str, str]:
     """Without what would have Python compile every library again at each start."""
     return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-
-
-def free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def run_command(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

