@@ -13,7 +13,7 @@ import hashlib
 from collections.abc import Mapping
 from html import escape
 
-from fastapi import FastAPI
+from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 
 from data_layer.services.mails.delivery import RESET_PASSWORD_PATH, VERIFY_EMAIL_PATH
@@ -94,16 +94,19 @@ _FORM = (
 _VERIFY = '<button id="verify" hidden>Verify my address</button>'
 
 
-def add_account_pages(app: FastAPI) -> None:
-    """Serve the pages."""
+router = APIRouter(include_in_schema=False)
 
-    @app.get(VERIFY_EMAIL_PATH, include_in_schema=False)
-    async def show_verification() -> HTMLResponse:
-        return _page("Verify your address", _VERIFY + _FORM)
 
-    @app.get(RESET_PASSWORD_PATH, include_in_schema=False)
-    async def show_reset() -> HTMLResponse:
-        return _page("Choose a new password", _FORM)
+@router.get(VERIFY_EMAIL_PATH)
+async def show_verification() -> HTMLResponse:
+    """The page that the link in a mail about a new address opens."""
+    return _page("Verify your address", _VERIFY + _FORM)
+
+
+@router.get(RESET_PASSWORD_PATH)
+async def show_reset() -> HTMLResponse:
+    """The page that the link in a mail about a forgotten password opens."""
+    return _page("Choose a new password", _FORM)
 
 
 def plain_page(title: str, text: str, *, back: str, status: int, headers: Mapping[str, str]) -> HTMLResponse:

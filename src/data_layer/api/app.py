@@ -6,15 +6,16 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, FastAPI
-from fastapi.responses import HTMLResponse, RedirectResponse
 
 from data_layer import __version__
 from data_layer.api import (
+    account_pages,
     accounts,
     administration,
     api_keys,
     assets,
     designs,
+    documentation,
     exports,
     files,
     generations,
@@ -31,8 +32,6 @@ from data_layer.api import (
     usage,
     variants,
 )
-from data_layer.api.account_pages import add_account_pages
-from data_layer.api.documentation import describe, documentation_page
 from data_layer.api.route_index import RouteIndex
 from data_layer.services.request_limits import RequestLimiter
 from data_layer.web.application import Application
@@ -80,12 +79,10 @@ def create_app(data: DataLayer, faces: Iterable[APIRouter] = ()) -> FastAPI:
         data: open, and stays open for as long as the application serves.
         faces: what is served beside the API, such as the console; ``data_layer.server.faces`` lists them.
     """
-    parts: tuple[APIRouter, ...] = (
-        health.make_router(data),
-        files.make_router(data),
-        files.make_public_router(data),
-        *faces,
-    )
+    parts = [health.router, files.router, *faces]
+    if data.settings.service.enable_docs:
+        parts.append(documentation.router)
+    parts.append(account_pages.router)
     routes = [route for resource in _RESOURCES for route in resource.routes]
     spelled_out = {route.path for route in routes if "{" not in route.path}
     for route in routes:
@@ -112,20 +109,9 @@ def create_app(data: DataLayer, faces: Iterable[APIRouter] = ()) -> FastAPI:
     )
     rates = rate_limiter(data)
     app.people = People(data, limiter, rates, origins_with_cookies(settings.service))
+    app.state.probe = health.SharedProbe(data.health)
+    app.openapi = partial(documentation.describe, app)  # type: ignore[method-assign]
 
-    app.openapi = partial(describe, app)  # type: ignore[method-assign]
-
-    if data.settings.service.enable_docs:
-
-        @app.get("/", include_in_schema=False)
-        async def go_to_documentation() -> RedirectResponse:
-            return RedirectResponse("/docs")
-
-        @app.get("/docs", include_in_schema=False)
-        async def show_documentation() -> HTMLResponse:
-            return documentation_page(app)
-
-    add_account_pages(app)
     app.router.middleware_stack = RouteIndex(app.router)
     add_error_handlers(app)
     app.add_middleware(DirectRoutes, routes=app.routes)

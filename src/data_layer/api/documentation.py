@@ -8,8 +8,8 @@ from __future__ import annotations
 from html import escape
 from typing import Any
 
-from fastapi import FastAPI
-from fastapi.responses import HTMLResponse
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.responses import HTMLResponse, RedirectResponse
 
 from data_layer.api.examples import add_examples
 from data_layer.api.links import add_links
@@ -23,6 +23,7 @@ _HEADERS = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
 }
+router = APIRouter(include_in_schema=False)
 _STYLE = "body{font-family:sans-serif;max-width:60em;margin:2em auto;padding:0 1em}td{padding:.3em 1em .3em 0}"
 
 
@@ -98,8 +99,16 @@ def _complete_failures(responses: dict[str, Any]) -> None:
             answer["content"] = described(int(status))[int(status)]["content"]
 
 
-def documentation_page(app: FastAPI) -> HTMLResponse:
+@router.get("/")
+async def go_to_documentation() -> RedirectResponse:
+    """Lead to the documentation, where no console takes this path."""
+    return RedirectResponse("/docs")
+
+
+@router.get("/docs")
+async def show_documentation(request: Request) -> HTMLResponse:
     """The calls of the application as a table; the whole description is at /openapi.json, for tools."""
+    app: FastAPI = request.app
     description = app.openapi()
     rows = "".join(
         f"<tr><td><code>{escape(method.upper())}</code></td><td><code>{escape(path)}</code></td>"

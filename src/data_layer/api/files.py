@@ -7,7 +7,7 @@ by a browser, and whatever else gets through runs in a sandbox without an origin
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from starlette.requests import ClientDisconnect
@@ -17,11 +17,9 @@ from data_layer.errors import FileNotFoundInStorageError
 from data_layer.services.files import SHOWN_INLINE
 from data_layer.services.files.backends import PUBLIC_PATH
 from data_layer.services.files.serving import FileServer, LocalFileServer, ServedFile
+from data_layer.web.authentication import people_of
 from data_layer.web.conditions import Conditions, UnsatisfiableRangeError, accepts_gzip, parse_range
 from data_layer.web.downloads import GeneratedResponse
-
-if TYPE_CHECKING:
-    from data_layer.layer import DataLayer
 
 _LONGEST_CACHED = 3600
 _SECURITY_HEADERS = {
@@ -38,65 +36,63 @@ _READ: dict[int | str, dict[str, Any]] = {
     304: {"description": "The client has it already.", "headers": _OF_FILE | _ENCODED},
     416: {"description": "The file has no such part.", "headers": _OF_FILE | _ENCODED | _IN_PARTS},
 }
+_REFUSED: dict[int | str, dict[str, Any]] = {
+    403: {"description": "The URL is not valid (any more)."},
+    404: {"description": "The file does not exist."},
+}
 _FOR_ALL_ORIGINS = {"access-control-allow-origin": "*", "cross-origin-resource-policy": "cross-origin"}
 
-
-def make_router(data: DataLayer) -> APIRouter:
-    """The routes that need no login, because the URL is the permission."""
-    router = APIRouter(prefix="/v1/files", tags=["files"])
-    problems: dict[int | str, dict[str, Any]] = {
-        403: {"description": "The URL is not valid (any more)."},
-        404: {"description": "The file does not exist."},
-    }
-    answers = problems | _READ
-
-    @router.head("/{key:path}", include_in_schema=False)
-    @router.get(
-        "/{key:path}",
-        summary="Read a file with a signed URL",
-        response_class=Response,
-        responses=answers,
-    )
-    async def read(key: str, request: Request) -> Response:
-        server = _server(data)
-        return _answer(server, await server.find(request.method, key, request.query_params), request)
-
-    @router.put(
-        "/{key:path}",
-        summary="Send a file to the signed URL of a direct upload",
-        status_code=201,
-        response_class=Response,
-        responses=problems | {413: {"description": "It is too large."}},
-    )
-    async def write(key: str, request: Request) -> Response:
-        server = _server(data)
-        upload = await server.allow_upload(key, request.query_params, request.headers.get("content-type"))
-        length = _announced_length(request.headers.get("content-length", "0"))
-        if length is not None:
-            upload.require_length(length)
-        try:
-            await server.store(upload, request.stream())
-        except ClientDisconnect:
-            return Response(status_code=400)  # Nobody is there to read it.
-        return Response(status_code=201)
-
-    return router
+router = APIRouter(tags=["files"])
+"""The routes of files. They need no login, because the URL is the permission."""
 
 
-def make_public_router(data: DataLayer) -> APIRouter:
-    """The route of permanent addresses, which anybody may read, also a page of another origin."""
-    router = APIRouter(tags=["files"])
-    answers = _READ | {404: {"description": "No file has this address."}}
+@router.head("/v1/files/{key:path}", include_in_schema=False)
+@router.get(
+    "/v1/files/{key:path}",
+    summary="Read a file with a signed URL",
+    response_class=Response,
+    responses=_REFUSED | _READ,
+)
+async def read(key: str, request: Request) -> Response:
+    """The whole file, or a part of it (RFC 9110)."""
+    server = _server(request)
+    return _answer(server, await server.find(request.method, key, request.query_params), request)
 
-    @router.head(f"{PUBLIC_PATH}{{name}}", include_in_schema=False)
-    @router.get(f"{PUBLIC_PATH}{{name}}", summary="Read a public file", response_class=Response, responses=answers)
-    async def read_public(name: str, request: Request) -> Response:
-        server = data.public_files
-        answer = _answer(server, await server.find(name), request)
-        answer.headers.update(_FOR_ALL_ORIGINS)
-        return answer
 
-    return router
+@router.put(
+    "/v1/files/{key:path}",
+    summary="Send a file to the signed URL of a direct upload",
+    status_code=201,
+    response_class=Response,
+    responses=_REFUSED | {413: {"description": "It is too large."}},
+)
+async def write(key: str, request: Request) -> Response:
+    """Store the body, if it has the size and the type that were announced."""
+    server = _server(request)
+    upload = await server.allow_upload(key, request.query_params, request.headers.get("content-type"))
+    length = _announced_length(request.headers.get("content-length", "0"))
+    if length is not None:
+        upload.require_length(length)
+    try:
+        await server.store(upload, request.stream())
+    except ClientDisconnect:
+        return Response(status_code=400)  # Nobody is there to read it.
+    return Response(status_code=201)
+
+
+@router.head(f"{PUBLIC_PATH}{{name}}", include_in_schema=False)
+@router.get(
+    f"{PUBLIC_PATH}{{name}}",
+    summary="Read a public file",
+    response_class=Response,
+    responses=_READ | {404: {"description": "No file has this address."}},
+)
+async def read_public(name: str, request: Request) -> Response:
+    """A file at its permanent address, which anybody may read, also a page of another origin."""
+    server = people_of(request).data.public_files
+    answer = _answer(server, await server.find(name), request)
+    answer.headers.update(_FOR_ALL_ORIGINS)
+    return answer
 
 
 def _announced_length(content_length: str) -> int | None:
@@ -107,8 +103,8 @@ def _announced_length(content_length: str) -> int | None:
     return int(content_length.lstrip("0")[:19] or "0")
 
 
-def _server(data: DataLayer) -> LocalFileServer:
-    server = data.local_files
+def _server(request: Request) -> LocalFileServer:
+    server = people_of(request).data.local_files
     if server is None:
         raise FileNotFoundInStorageError("No files are served here: they are in S3 or Azure")
     return server

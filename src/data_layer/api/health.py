@@ -5,21 +5,23 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from fastapi import APIRouter, Response, status
+from fastapi import APIRouter, Request, Response, status
 
 from data_layer.context import set_patience
 from data_layer.errors import DataLayerError, SchemaAheadError
+from data_layer.layer import DataLayer
 from data_layer.schemas.base import Value
 from data_layer.schemas.health import Health, HealthStatus
 from data_layer.services.health import PROBE_SECONDS, within
+from data_layer.web.authentication import people_of
 from data_layer.web.deadlines import PROBE
 
-if TYPE_CHECKING:
-    from data_layer.layer import DataLayer
-
 _PROBE_INTERVAL = 1.0
+
+router = APIRouter(tags=["health"])
+"""The routes for probes. They need no login, so they disclose nothing about the inside."""
 
 
 class Alive(Value):
@@ -75,34 +77,32 @@ class SharedProbe:
             return self._last[1]
 
 
-def make_router(data: DataLayer) -> APIRouter:
-    """The routes for probes. They need no login, so they disclose nothing about the inside."""
-    router = APIRouter(tags=["health"])
+@router.head("/livez", include_in_schema=False)
+@router.get("/livez", summary="Does the process run?")
+async def livez() -> Alive:
+    """Say so, whatever the servers behind it do."""
+    return Alive()
 
-    probe = SharedProbe(data.health)
 
-    @router.head("/livez", include_in_schema=False)
-    @router.get("/livez", summary="Does the process run?")
-    async def livez() -> Alive:
-        return Alive()
+@router.head("/readyz", include_in_schema=False)
+@router.get("/readyz", summary="Can requests be served?", responses={503: {"model": Ready}})
+async def readyz(request: Request, response: Response) -> Ready:
+    """The database answers, and its tables fit; the cache is not needed to work."""
+    set_patience(PROBE)
+    ready = await _readiness(people_of(request).data)
+    response.status_code = status.HTTP_200_OK if ready.ready else status.HTTP_503_SERVICE_UNAVAILABLE
+    return ready
 
-    @router.head("/readyz", include_in_schema=False)
-    @router.get("/readyz", summary="Can requests be served?", responses={503: {"model": Ready}})
-    async def readyz(response: Response) -> Ready:
-        set_patience(PROBE)
-        ready = await _readiness(data)
-        response.status_code = status.HTTP_200_OK if ready.ready else status.HTTP_503_SERVICE_UNAVAILABLE
-        return ready
 
-    @router.head("/health", include_in_schema=False)
-    @router.get("/health", summary="Do database, cache and storage work?", responses={503: {"model": PublicHealth}})
-    async def health(response: Response) -> PublicHealth:
-        set_patience(PROBE)
-        report = await probe.result()
-        response.status_code = status.HTTP_200_OK if report.overall else status.HTTP_503_SERVICE_UNAVAILABLE
-        return PublicHealth.model_validate(report.model_dump())
-
-    return router
+@router.head("/health", include_in_schema=False)
+@router.get("/health", summary="Do database, cache and storage work?", responses={503: {"model": PublicHealth}})
+async def health(request: Request, response: Response) -> PublicHealth:
+    """What was found less than a second ago, or is found now."""
+    set_patience(PROBE)
+    probe: SharedProbe = request.app.state.probe
+    report = await probe.result()
+    response.status_code = status.HTTP_200_OK if report.overall else status.HTTP_503_SERVICE_UNAVAILABLE
+    return PublicHealth.model_validate(report.model_dump())
 
 
 async def _readiness(data: DataLayer) -> Ready:

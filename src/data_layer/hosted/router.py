@@ -19,5 +19,5 @@ def make_router(data: DataLayer) -> APIRouter | None:
         return None
     router = APIRouter()
     for routes in (page_routes(), BackEnd(data).routes()):
-        router.routes.extend(routes.router.routes)
+        router.routes.extend(routes.routes)
     return router

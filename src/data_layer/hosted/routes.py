@@ -8,7 +8,8 @@ from typing import Any, cast
 from uuid import UUID
 
 import orjson
-from fastapi import APIRouter, HTTPException, Request, Response
+from fastapi import HTTPException, Request, Response
+from fastapi.routing import APIRoute
 from pydantic import SecretStr
 
 from data_layer.context import extend_request_context, set_patience
@@ -71,10 +72,10 @@ def read_object(body: bytes | bytearray) -> dict[str, Any]:
 
 
 class HostedRoutes:
-    """The calls of one kind, as a router of FastAPI's. They stay out of the description of our own API."""
+    """The calls of one kind."""
 
     def __init__(self) -> None:
-        self.router = APIRouter(include_in_schema=False)
+        self.routes: list[HostedRoute] = []
 
     def add(
         self,
@@ -97,17 +98,38 @@ class HostedRoutes:
                 REQUEST_DEADLINE.
             takes_long: whether it may take any time.
         """
+        self.routes.append(
+            HostedRoute(method, path, handler, authorize=authorize, seconds=seconds, takes_long=takes_long)
+        )
 
-        async def answer(request: Request) -> Response:
-            settings = people_of(request).data.settings.service
-            deadline = Deadline(seconds or seconds_for(settings, takes_long=takes_long), TRY_AGAIN)
-            call = Call(request.scope, deadline.without(request.receive))
-            async with deadline:
-                await authorize(call)
-                content = await handler(call)
-            return content if isinstance(content, Response) else json_answer(content)
 
-        self.router.add_api_route(path, answer, methods=[method], name=handler.__name__)
+class HostedRoute(APIRoute):
+    """A call as a route of FastAPI's, which stays out of the description of our own API; see ``HostedRoutes.add``."""
+
+    def __init__(
+        self, method: str, path: str, handler: Handler, *, authorize: Handler, seconds: float | None, takes_long: bool
+    ) -> None:
+        self._handler = handler
+        self._authorize = authorize
+        self._seconds = seconds
+        self._takes_long = takes_long
+        # FastAPI remembers what it is given for as long as the process runs: no handler, which holds a data layer.
+        super().__init__(path, _answer, methods=[method], name=handler.__name__, include_in_schema=False)
+
+    async def answer(self, request: Request) -> Response:
+        """Let the caller through before anything of the body is read, and answer within the deadline."""
+        settings = people_of(request).data.settings.service
+        deadline = Deadline(self._seconds or seconds_for(settings, takes_long=self._takes_long), TRY_AGAIN)
+        call = Call(request.scope, deadline.without(request.receive))
+        async with deadline:
+            await self._authorize(call)
+            content = await self._handler(call)
+        return content if isinstance(content, Response) else json_answer(content)
+
+
+async def _answer(request: Request) -> Response:
+    route: HostedRoute = request.scope["route"]
+    return await route.answer(request)
 
 
 def json_answer(content: Any, status: int = 200) -> Response:
