@@ -132,7 +132,7 @@ async def test_a_lease_is_not_renewed_after_its_load(cache: Cache) -> None:
 
 async def test_the_lease_of_a_dead_process_is_waited_for_and_then_taken(cache: Cache) -> None:
     redis_key = cache._namespace.key("key")
-    await cache._commands.eval(markers.TAKE_LEASE, redis_key, markers.new_token(), 300, 0)
+    await cache._commands.eval(markers.TAKE_LEASE, redis_key, markers.new_token(), 1000, 0)
     source = Source()
     call = asyncio.create_task(cache.get_or_load("key", source.load, 60))
     await asyncio.sleep(0.1)

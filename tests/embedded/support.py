@@ -51,11 +51,11 @@ def processes_of(folder: Path) -> dict[int, str]:
     return found
 
 
-def assert_no_process(folder: Path, seconds: float = 5) -> None:
-    assert wait_for(lambda: not processes_of(folder), seconds, pause=0.05), processes_of(folder)
+def assert_no_process(folder: Path) -> None:
+    assert wait_for(lambda: not processes_of(folder), pause=0.05), processes_of(folder)
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 10, *, pause: float = 0.01) -> bool:
+def wait_for(condition: Callable[[], object], seconds: float = 30, *, pause: float = 0.01) -> bool:
     """Whether it holds in time. The pause is longer where asking is a good deal of work for a busy machine."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -138,7 +138,7 @@ def test_interrupting_the_terminal_stops_everything_in_order(folder: Path) -> No
     with UserProcess(folder, *BOTH) as user:
         write(user.addresses(), "kept")
         user.interrupt()
-        user.process.wait(10)
+        user.process.wait(30)
         assert not processes_of(folder)
     log = (folder / "log" / "postgresql.log").read_text(encoding="utf-8")
     assert "database system is shut down" in log

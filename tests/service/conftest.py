@@ -35,7 +35,7 @@ def first_start(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> tup
 def new_folder(short_folder: Path) -> Iterator[Path]:
     """An empty folder, in which no process may be left after the test."""
     yield short_folder
-    assert_no_process(short_folder, seconds=10)
+    assert_no_process(short_folder)
 
 
 @pytest.fixture

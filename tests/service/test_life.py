@@ -113,7 +113,7 @@ async def test_data_survives_a_stop_a_kill_and_a_double_ctrl_c(folder: Path) -> 
         assert await names(folder) == EXPECTED, "the deleted example does not come back"
         assert "example project" not in service.output
         os.kill(service.process.pid, signal.SIGKILL)
-    assert_no_process(folder / ".data-layer", seconds=10)
+    assert_no_process(folder / ".data-layer")
     with Service(folder) as service:
         service.wait_until_ready()
         assert await names(folder) == EXPECTED
@@ -139,7 +139,7 @@ def test_a_signal_during_the_first_start_ends_it(new_folder: Path, moment: Any, 
         assert READY not in service.output, "it was still starting"
         assert service.output.rstrip().endswith("Stopped before it was ready.")
         assert "Traceback" not in service.output
-    assert_no_process(new_folder, seconds=10)
+    assert_no_process(new_folder)
 
 
 @pytest.mark.slow
@@ -148,7 +148,7 @@ async def test_a_start_that_was_ended_while_it_planted_is_completed_by_the_next(
         service.wait_for_output(f"example project: {catalog()['projects'][2]['name']}")
         assert service.end() == 128 + signal.SIGTERM
         assert READY not in service.output, "it was still starting"
-    assert_no_process(new_folder, seconds=10)
+    assert_no_process(new_folder)
     with Service(new_folder) as service:
         service.wait_until_ready()
         assert f"example project: {catalog()['projects'][-1]['name']}" in service.output

@@ -147,7 +147,7 @@ async def test_the_stream_comes_back_by_itself(pair: tuple[DataLayer, DataLayer]
     async with one.transaction() as tx:
         await tx.execute(
             text(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%session_changes%' "
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE query LIKE '%session_changes%' "
                 "AND pid <> pg_backend_pid() AND datname = current_database()"
             )
         )
