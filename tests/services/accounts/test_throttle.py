@@ -285,10 +285,12 @@ async def test_levels_that_were_forgotten_are_locked_in_the_same_order(data: Dat
 
 
 async def until_somebody_waits_for_a_lock(data: DataLayer) -> None:
-    """Wait for a statement that the server has not granted a lock."""
+    """Wait for a statement that the server has not granted a lock, in the database of this test."""
 
     async def look() -> None:
-        count = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+        count = text(
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        )
         while True:
             async with data.transaction() as tx:
                 if (await tx.execute(count)).scalar_one():

@@ -11,6 +11,7 @@ from sqlalchemy import text
 from data_layer import DataLayer
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.generations import GenerationRequest, StartedGeneration, VariantModel
+from data_layer.services.generations import streams
 from tests.support import make_project, make_user
 
 
@@ -28,6 +29,12 @@ async def stored_owner(data: DataLayer, **values: Any) -> Owner:
         tx.add(user)
         tx.add(project)
     return Owner(Actor.user(user.id, user.role), project.id)
+
+
+@pytest.fixture(autouse=True)
+def _checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None by itself: on a busy machine it would come between any two steps of a test."""
+    monkeypatch.setattr(streams, "CHECKPOINT_SECONDS", 3600.0)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from data_layer.errors import InvalidValueError, NotFoundError, NotInitializedEr
 from data_layer.schemas.actors import ANONYMOUS, SYSTEM, Actor
 from data_layer.schemas.generation_stream import CodePatch, CodeState, FollowedEvent, StreamedEvent, VariantEnded
 from data_layer.schemas.generations import CodePiece, VariantEvent, VariantResult, WholeCode
-from data_layer.services.generations import following
+from data_layer.services.generations import following, streams
 from data_layer.services.generations.followed import Position
 from data_layer.services.generations.live import live_key
 from tests.services.generations.conftest import Owner, let_leases_run_out, rows, started, stored_owner
@@ -186,13 +186,13 @@ async def test_what_was_published_outlives_its_writer(data: DataLayer, other: Da
     generation = await started(data, owner)
     write = data.generations
     await write.append(owner.actor, generation.writer_token, 0, 1, CodePiece("a\0"), VariantEvent("thinking", {"n": 1}))
-    streams = data._opened.generation_streams
-    assert streams._task
-    streams._task.cancel()
+    writing = data._opened.generation_streams
+    assert writing._task
+    writing._task.cancel()
     picture = Picture()
     await picture.follow(other, owner, generation.id, until=lambda p: p.codes == {0: "a\u2400"} and p.events)
     assert await rows(data, "SELECT code FROM generated_codes") == [("",)]
-    streams.leave(generation.id)
+    writing.leave(generation.id)
     await let_leases_run_out(data)
     await picture.follow(other, owner, generation.id)
     assert picture.ends[0].status is GenerationStatus.FAILED
@@ -372,8 +372,11 @@ async def test_nothing_is_left_when_readers_leave(data: DataLayer, owner: Owner)
     assert followed.task.done()
 
 
-async def test_the_clock_of_redis_goes_back(data: DataLayer, other: DataLayer, owner: Owner) -> None:
+async def test_the_clock_of_redis_goes_back(
+    data: DataLayer, other: DataLayer, owner: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The ids of new entries are smaller than those that were read: they are found nevertheless."""
+    monkeypatch.setattr(streams, "CHECKPOINT_SECONDS", 2.0)
     generation = await started(data, owner)
     token, picture = generation.writer_token, Picture()
     reading = asyncio.create_task(picture.follow(other, owner, generation.id))

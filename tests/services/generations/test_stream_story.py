@@ -33,6 +33,11 @@ STORED = "SELECT code FROM generated_codes WHERE generation_id = :id ORDER BY va
 _numbers = itertools.count()
 
 
+@pytest.fixture(autouse=True)
+def _checkpoints() -> None:
+    """They come here as they do in a service."""
+
+
 @dataclass(frozen=True)
 class Live:
     """Where the live part travels, and what can be broken there."""

@@ -32,6 +32,7 @@ from data_layer.schemas.generations import (
     VariantResult,
     WholeCode,
 )
+from data_layer.services.generations import streams
 from data_layer.services.generations.streams import MAXIMUM_CODE
 from tests.services.generations.conftest import Owner, let_leases_run_out, rows, started, stored_owner
 
@@ -112,11 +113,14 @@ async def test_what_was_received_before_changes_nothing(data: DataLayer, owner: 
         await write.fail(owner.actor, token, 0, "late")
 
 
-async def test_a_checkpoint_is_written_by_itself(data: DataLayer, owner: Owner) -> None:
+async def test_a_checkpoint_is_written_by_itself(
+    data: DataLayer, owner: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "CHECKPOINT_SECONDS", 0.1)
     token = (await started(data, owner)).writer_token
-    await data.generations.append(owner.actor, token, 0, 1, CodePiece("part"))
     state = "SELECT code, status, last_sequence, lease_until > now() FROM generated_codes"
     assert await rows(data, state) == [("", "pending", 0, True)]
+    await data.generations.append(owner.actor, token, 0, 1, CodePiece("part"))
     async with asyncio.timeout(30):
         while (await rows(data, state))[0][0] != "part":
             await asyncio.sleep(0.1)
@@ -128,7 +132,7 @@ async def test_the_writer_does_not_wait_for_the_database(data: DataLayer, owner:
     generation = await started(data, owner)
     token, write = generation.writer_token, data.generations
     await write.append(owner.actor, token, 0, 1, CodePiece("a"))
-    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid))"
     async with data.transaction() as tx:
         await tx.codes.get(generation.variant_ids[0], lock=True)
         storing = asyncio.create_task(write.store(owner.actor, token))
