@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
+from clients.schemas import Schema, resolved
 
 DESCRIPTION = Path(__file__).parents[2] / "docs" / "reference" / "openapi.json"
 _PARAMETER = re.compile(r"\{(\w+)\}")
@@ -39,12 +40,12 @@ def _paths() -> tuple[_Described, ...]:
     return tuple(_Described(re.compile(pattern), found[number][1]) for number, pattern in enumerate(patterns))
 
 
-def _answer_of(method: str, path: str, status: int) -> dict[str, Any] | None:
+def _answer_of(method: str, path: str, status: int) -> Schema | None:
     """What is said of an answer; None where nothing is, such as of a wrong method."""
     operations = next((each.operations for each in _paths() if each.path.fullmatch(path)), {})
     operation = operations.get("get" if method == "HEAD" else method.lower(), {})
-    answer: dict[str, Any] | None = operation.get("responses", {}).get(str(status))
-    return answer
+    answer = operation.get("responses", {}).get(str(status))
+    return None if answer is None else resolved(_description(), answer)
 
 
 def undescribed(method: str, path: str, status: int, headers: Collection[str]) -> Iterator[str]:
@@ -52,12 +53,8 @@ def undescribed(method: str, path: str, status: int, headers: Collection[str]) -
     answer = _answer_of(method, path, status)
     if answer is None:
         return
-    components = _description()["components"]["headers"]
-    described = {
-        name.lower(): components[header["$ref"].rpartition("/")[2]]
-        for name, header in answer.get("headers", {}).items()
-    }
-    known = {name.removeprefix("Required").lower() for name in components}
+    described = {name.lower(): resolved(_description(), header) for name, header in answer.get("headers", {}).items()}
+    known = {name.removeprefix("Required").lower() for name in _description()["components"]["headers"]}
     sent = {name.lower() for name in headers}
     yield from (f"{name} is sent and not described" for name in sent & known - described.keys())
     required = {name for name, header in described.items() if header.get("required")}

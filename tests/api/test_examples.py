@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -10,9 +11,10 @@ from uuid import uuid4
 import httpx
 import jsonschema  # type: ignore[import-untyped]
 import pytest
+from clients.schemas import Schema, resolved
 from fastapi import FastAPI
 
-from data_layer.web.errors import PROBLEM
+from data_layer.web.errors import PROBLEM, title_of
 from tests.api.test_projects import owner, people
 
 __all__ = ["owner", "people"]
@@ -24,13 +26,14 @@ OF_THE_FRAMEWORK = {"bad_request", "request_invalid"}
 class Operation(NamedTuple):
     name: str
     description: dict[str, Any]
+    answers: dict[str, Schema]
 
     @property
     def bodies(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
         """Where a body stands, its media type, and what is said of it."""
         for media_type, body in self.description.get("requestBody", {}).get("content", {}).items():
             yield "request", media_type, body
-        for status, answer in self.description["responses"].items():
+        for status, answer in self.answers.items():
             for media_type, body in answer.get("content", {}).items():
                 yield status, media_type, body
 
@@ -47,7 +50,11 @@ def description(app: FastAPI) -> dict[str, Any]:
 
 def operations(description: dict[str, Any]) -> list[Operation]:
     return [
-        Operation(f"{method.upper()} {path}", operation)
+        Operation(
+            f"{method.upper()} {path}",
+            operation,
+            {status: resolved(description, answer) for status, answer in operation["responses"].items()},
+        )
         for path, methods in description["paths"].items()
         for method, operation in methods.items()
     ]
@@ -69,7 +76,7 @@ def test_each_route_is_described(description: dict[str, Any]) -> None:
             jsonschema.validate(example, schema, jsonschema.Draft202012Validator)
             if media_type == PROBLEM:
                 assert example["status"] == int(place), where
-        for status, answer in route["responses"].items():
+        for status, answer in operation.answers.items():
             assert answer["description"], (operation.name, status)
             has_body = bool(answer.get("content"))
             is_file = " /v1/files/" in operation.name or " /a/" in operation.name
@@ -94,6 +101,19 @@ def test_each_failure_that_may_come_is_described(description: dict[str, Any]) ->
         if method in {"POST", "PUT", "PATCH"}:
             expected |= {"400", "413", "422"}
         assert expected <= operation.description["responses"].keys(), operation.name
+
+
+def test_failures_are_described_once(description: dict[str, Any]) -> None:
+    """In the components; an operation describes only those about which it says more than the status does."""
+    shared = description["components"]["responses"]
+    for operation in operations(description):
+        for status, answer in operation.description["responses"].items():
+            is_shared = "$ref" in answer
+            says_more = "description" in answer and answer["description"] != title_of(int(status))
+            is_probe = operation.name.endswith(("/readyz", "/health"))
+            assert is_shared or status < "400" or says_more or is_probe, (operation.name, status)
+    assert len({json.dumps(answer, sort_keys=True) for answer in shared.values()}) == len(shared)
+    assert {"NotFound", "Conflict", "ConflictRetryAfter"} <= shared.keys()
 
 
 async def test_examples_of_bodies_are_taken(description: dict[str, Any], owner: httpx.AsyncClient) -> None:

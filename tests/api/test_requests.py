@@ -157,8 +157,9 @@ async def test_the_documentation(client: httpx.AsyncClient) -> None:
     }
     for path in description["paths"].values():
         assert all(operation["summary"] for operation in path.values())
+    components = description["components"]
     assert set(references(description)) <= {
-        f"#/components/{kind}/{name}" for kind in ("schemas", "headers") for name in description["components"][kind]
+        f"#/components/{kind}/{name}" for kind in ("schemas", "headers", "responses") for name in components[kind]
     }
     assert set(description["paths"]["/health"]["get"]["responses"]) == {"200", "503"}
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
+from clients.schemas import resolved
 from fastapi import FastAPI
 
 from data_layer import DataLayer
@@ -24,9 +25,8 @@ def description(app: FastAPI) -> dict[str, Any]:
 
 def headers_of(description: dict[str, Any], answer: dict[str, Any]) -> dict[str, bool]:
     """The headers of an answer, and whether each such answer has them."""
-    components = description["components"]["headers"]
-    found = {name: components[each["$ref"].rpartition("/")[2]] for name, each in answer.get("headers", {}).items()}
-    return {name: bool(header.get("required")) for name, header in found.items()}
+    found = resolved(description, answer).get("headers", {})
+    return {name: bool(resolved(description, header).get("required")) for name, header in found.items()}
 
 
 def successes(operation: dict[str, Any]) -> list[dict[str, Any]]:

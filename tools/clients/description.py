@@ -8,6 +8,7 @@ import os
 import re
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,19 @@ _EXAMPLES = ("example", "examples")
 def described(app: FastAPI) -> dict[str, Any]:
     """The description that is committed. Examples are for people: without them each change of it is one of the API."""
     description = json.loads(json.dumps(app.openapi()))
+    for each in _requests_and_answers(description):
+        for body in each.get("content", {}).values():
+            for name in _EXAMPLES:
+                body.pop(name, None)
+    return dict(description)
+
+
+def _requests_and_answers(description: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for operations in description["paths"].values():
         for operation in operations.values():
-            for answer in (operation.get("requestBody", {}), *operation["responses"].values()):
-                for body in answer.get("content", {}).values():
-                    for name in _EXAMPLES:
-                        body.pop(name, None)
-    return dict(description)
+            yield operation.get("requestBody", {})
+            yield from operation["responses"].values()
+    yield from description["components"]["responses"].values()
 
 
 def render(description: dict[str, Any]) -> str:

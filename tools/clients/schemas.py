@@ -1,4 +1,4 @@
-"""Schemas in a description of an API (OpenAPI)."""
+"""What a description of an API (OpenAPI) refers to."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ Schema = Mapping[str, Any]
 
 
 def resolved(document: Schema, schema: Schema) -> Schema:
-    """What a schema refers to; itself, if it is no reference.
+    """What a schema, an answer or a header refers to; itself, if it is no reference.
 
     Args:
         document: the description that holds it.
         schema: of the description.
     """
     while "$ref" in schema:
-        schema = document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+        _, components, kind, name = schema["$ref"].split("/")
+        schema = document[components][kind][name]
     return schema

@@ -9,9 +9,11 @@ from html import escape
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
+from fastapi.openapi.utils import get_openapi
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from data_layer.api.examples import add_examples
+from data_layer.api.failures import share_failures
 from data_layer.api.links import add_links
 from data_layer.api.response_headers import add_headers
 from data_layer.web.authentication import COOKIE
@@ -49,8 +51,10 @@ _SECURITY_SCHEMES = {
 
 
 def describe(app: FastAPI) -> dict[str, Any]:
-    """The description of the application (OpenAPI), with what all routes share."""
-    description = FastAPI.openapi(app)
+    """The description of the application (OpenAPI), with what all routes share; made once."""
+    if app.openapi_schema is not None:
+        return app.openapi_schema
+    description = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
     components = description.setdefault("components", {})
     components.setdefault("securitySchemes", {}).update(_SECURITY_SCHEMES)
     schema = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
@@ -66,6 +70,8 @@ def describe(app: FastAPI) -> dict[str, Any]:
     add_headers(description)
     add_examples(description)
     add_links(description)
+    share_failures(description)
+    app.openapi_schema = description
     return description
 
 
@@ -95,7 +101,9 @@ def _complete_failures(responses: dict[str, Any]) -> None:
     """Describe failures as they are answered; of refused values the framework assumes its own shape."""
     for status, answer in responses.items():
         is_assumed = "HTTPValidationError" in str(answer.get("content"))
-        if int(status) >= 400 and int(status) != 416 and (is_assumed or not answer.get("content")):
+        if is_assumed:
+            responses[status] = described(int(status))[int(status)]
+        elif int(status) >= 400 and int(status) != 416 and not answer.get("content"):
             answer["content"] = described(int(status))[int(status)]["content"]
 
 
