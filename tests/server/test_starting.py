@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -56,8 +56,30 @@ async def test_a_line_may_come_in_pieces(ends: tuple[socket.socket, socket.socke
 async def test_half_a_line_asks_for_nothing_when_its_time_is_over(ends: tuple[socket.socket, socket.socket]) -> None:
     client, server = ends
     client.sendall(b"GET /a")
-    client.shutdown(socket.SHUT_WR)
     assert not await _path_asked_for(server, 0.05)
+
+
+@pytest.mark.parametrize("leave", [socket.socket.close, lambda client: client.shutdown(socket.SHUT_WR)])
+@pytest.mark.parametrize("waits", [False, True])
+async def test_a_client_that_leaves_within_a_line_asks_for_nothing_at_once(
+    ends: tuple[socket.socket, socket.socket],
+    leave: Callable[[socket.socket], None],
+    waits: bool,  # noqa: FBT001
+) -> None:
+    client, server = ends
+    client.sendall(b"GET /a")
+    asking = asyncio.create_task(_path_asked_for(server, LONG))
+    if waits:
+        await asyncio.sleep(0)
+    leave(client)
+    assert not await asyncio.wait_for(asking, LONG / 20)
+
+
+async def test_a_line_is_found_also_when_its_client_has_left(ends: tuple[socket.socket, socket.socket]) -> None:
+    client, server = ends
+    client.sendall(b"POST /a HTTP/1.1\r\n")
+    client.close()
+    assert await _path_asked_for(server, LONG) == "/a"
 
 
 async def test_a_client_that_has_gone_or_says_nothing_asks_for_nothing(

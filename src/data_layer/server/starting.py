@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -20,6 +21,7 @@ _PAUSE = 0.02
 _AT_ONCE = 16
 _ACCEPT_PAUSE = 1.0
 _FINISH_SECONDS = 1.0
+_ENDED = getattr(select, "POLLRDHUP", select.POLLHUP)  # macOS reports the end of the other side as POLLHUP.
 
 
 class StartingServer:
@@ -200,14 +202,22 @@ async def _path_asked_for(connection: socket.socket, seconds: float) -> str:
         async with asyncio.timeout(seconds):
             while b"\n" not in line and len(line) < _LONGEST_LINE:
                 await _readable(connection)
+                is_complete = _sends_nothing_more(connection)  # Asked first: what came before the end is read below.
                 found = connection.recv(_LONGEST_LINE, socket.MSG_PEEK)
-                if not found:
-                    break  # The client has gone.
+                if is_complete and b"\n" not in found:
+                    break
                 if found == line:
                     await asyncio.sleep(_PAUSE)
                 line = found
     words = line.partition(b"\n")[0].split(b" ")
     return words[1].partition(b"?")[0].decode("latin-1") if len(words) == 3 else ""
+
+
+def _sends_nothing_more(connection: socket.socket) -> bool:
+    """Whether the client has ended its side; unread bytes hide that from ``recv``."""
+    poll = select.poll()
+    poll.register(connection, _ENDED)
+    return bool(poll.poll(0))
 
 
 async def _readable(connection: socket.socket) -> None:
