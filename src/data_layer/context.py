@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, NamedTuple, TypedDict, Unpack
 from uuid import UUID
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from data_layer.entities.enums import UserRole
 
 LONGEST_USER_AGENT = 1024
@@ -72,11 +74,11 @@ class Patience:
 
     Attributes:
         priority: which callers are served first, and refused last.
-        seconds: how long it waits; None: DB_POOL_TIMEOUT.
+        seconds: returns how long it may wait from now on; None, or that it returns None: DB_POOL_TIMEOUT.
     """
 
     priority: Priority = Priority.SHED_LAST
-    seconds: float | None = None
+    seconds: Callable[[], float | None] | None = None
 
 
 _OWN_WORK = Patience()

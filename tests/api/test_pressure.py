@@ -15,6 +15,8 @@ from sqlalchemy import text
 from data_layer import DataLayer, Settings
 from data_layer.api.app import create_app
 from data_layer.api.routes import Call, Routes
+from data_layer.web import deadlines
+from data_layer.web.deadlines import Deadline
 from tests.support import until
 
 from .test_people import client_of
@@ -114,6 +116,25 @@ async def count(call: Call) -> dict[str, int]:
         return {"users": await tx.users.count()}
 
 
+def may_wait(deadline: Deadline) -> float | None:
+    seconds = deadline.patience().seconds
+    assert seconds is not None
+    return seconds()
+
+
+async def test_what_has_waited_waits_for_less() -> None:
+    """Otherwise a request that waits twice would meet its deadline before it is refused."""
+    deadline = Deadline(3600)
+    whole = may_wait(deadline) or 0
+    assert 0 < whole < 3600
+    async with deadline:
+        deadline._run_until(asyncio.get_running_loop().time() + 60)
+        assert 0 <= (may_wait(deadline) or 0) < 60
+        deadline._run_until(None)  # The body is being received.
+        assert may_wait(deadline) == whole
+    assert may_wait(Deadline(None)) is None
+
+
 class TestWithoutAConnection:
     @pytest.fixture
     def settings(self, settings: Settings) -> Settings:
@@ -162,6 +183,23 @@ class TestWithoutAConnection:
     async def test_nobody_waits_for_longer_than_allowed(self, data: DataLayer) -> None:
         short = data.settings.replaced(db_pool_timeout=0.3)
         async with DataLayer(short) as hasty, serve(hasty, count) as client, hasty.transaction() as tx:
+            await tx.users.count()
+            answer = await asyncio.create_task(client.post("/v1/tried"))
+            assert (answer.status_code, answer.json()["code"]) == (503, "database_pool_timeout")
+            assert int(answer.headers["retry-after"]) > 0
+
+    async def test_what_nobody_repeats_is_refused_before_its_deadline(
+        self, data: DataLayer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """After most of its time, however long others wait; a tiny part of it here."""
+        assert deadlines._SHARE < 1
+        monkeypatch.setattr(deadlines, "_SHARE", 0.002)
+        patient = data.settings.replaced(db_pool_timeout=240)
+        async with (
+            DataLayer(patient) as held,
+            serve(held, count, is_shed_last=True) as client,
+            held.transaction() as tx,
+        ):
             await tx.users.count()
             answer = await asyncio.create_task(client.post("/v1/tried"))
             assert (answer.status_code, answer.json()["code"]) == (503, "database_pool_timeout")

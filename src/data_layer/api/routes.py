@@ -40,7 +40,7 @@ from data_layer.schemas.sessions import ActiveSession
 from data_layer.services.request_limits import RequestKind
 from data_layer.web.authentication import Caller, People, authenticate, people_of
 from data_layer.web.compression import decompressed
-from data_layer.web.deadlines import Deadline, patience_until, seconds_for, within
+from data_layer.web.deadlines import Deadline, seconds_for, within
 from data_layer.web.direct import DirectHandler, Handle
 from data_layer.web.downloads import GeneratedResponse
 from data_layer.web.errors import described
@@ -234,8 +234,6 @@ class ServiceRoute(APIRoute):
             add_to_answer(request.scope, self._deprecation.headers)
         people = people_of(request)
         seconds = seconds_for(people.data.settings.service, takes_long=self._takes_long)
-        if self._is_shed_last:
-            set_patience(patience_until(seconds))
         response = await within(seconds, partial(self._handle, request, handle))
         # What people see of themselves stays out of every cache, unless the handler says otherwise.
         for name, _ in response.raw_headers:
@@ -248,6 +246,8 @@ class ServiceRoute(APIRoute):
         return response
 
     async def _handle(self, request: Request, handle: Handle, deadline: Deadline) -> Response:
+        if self._is_shed_last:
+            set_patience(deadline.patience())
         receive = request.receive if self.direct is not None else self._limited(request, deadline)
         call = Call(request.scope, receive)
         if self._needs_login:

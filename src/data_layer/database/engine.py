@@ -102,7 +102,8 @@ class ConnectionQueue:
                 "repeat it in a few seconds"
             )
         turn: _Turn = asyncio.get_running_loop().create_future()
-        place = turn, time.monotonic() + (self._seconds if patience.seconds is None else patience.seconds)
+        seconds = None if patience.seconds is None else patience.seconds()
+        place = turn, time.monotonic() + (self._seconds if seconds is None else seconds)
         queue.append(place)
         self._length += 1
         self._check_soon()

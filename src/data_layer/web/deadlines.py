@@ -34,11 +34,6 @@ def seconds_for(settings: ServiceSettings, *, takes_long: bool) -> float | None:
     return None if takes_long else settings.request_deadline or None
 
 
-def patience_until(seconds: float | None) -> Patience:
-    """How a request waits that is shed last: for most of its time, so that 503 comes before its deadline."""
-    return Patience(Priority.SHED_LAST, None if seconds is None else _SHARE * seconds)
-
-
 class Deadline:
     """Cancels what a block awaits when its time is over; an asynchronous context manager.
 
@@ -77,6 +72,10 @@ class Deadline:
                 f"the request was cancelled after {self._seconds:g} s; {self._advice}"
             ) from None
 
+    def patience(self) -> Patience:
+        """How a request waits that is shed last: for most of the time that it has left, so that 503 comes before."""
+        return Patience(Priority.SHED_LAST, self._most_of_what_is_left)
+
     def without(self, receive: Receive) -> Receive:
         """Receive the messages of a request without its time running: connections have limits of their own."""
         if self._seconds is None:
@@ -91,6 +90,12 @@ class Deadline:
                 self._run_until(asyncio.get_running_loop().time() + seconds)
 
         return receive_in_time
+
+    def _most_of_what_is_left(self) -> float | None:
+        moment = None if self._limit is None else self._limit.when()
+        if moment is None:  # It does not run.
+            return None if self._seconds is None else _SHARE * self._seconds
+        return _SHARE * max(0.0, moment - asyncio.get_running_loop().time())
 
     def _run_until(self, moment: float | None) -> None:
         self._is_paused = moment is None
