@@ -9,28 +9,34 @@ from decimal import Decimal
 from enum import StrEnum
 from html import unescape
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import texts_of_services
 from fastapi import FastAPI
+from markupsafe import Markup
 from texts_of_services import UntranslatableError, of_audit_trail, of_doctor
 
 from data_layer import DataLayer, Settings
 from data_layer.config import ExaminedSettings
 from data_layer.console import words
 from data_layer.console.languages import Languages
+from data_layer.console.pages import PageCall
+from data_layer.console.reasons import reason_of
 from data_layer.database.schema_state import SchemaStatus
 from data_layer.entities import AuditLog
 from data_layer.entities.enums import AuditAction, AuditCategory, AuditLevel, CodeStack, StorageKind, UserRole
-from data_layer.errors import WeakPasswordError
+from data_layer.errors import ConflictError, WeakPasswordError
 from data_layer.layer.doctor import open_doctor
 from data_layer.recorder.tape import _EVENTS
 from data_layer.schemas.doctor import Text
 from data_layer.schemas.maintenance import MaintenanceReport
 from data_layer.schemas.operations import LogLevel
+from data_layer.schemas.projects import ProjectDraft
 from data_layer.services.accounts.password_policy import check_new_password
 from data_layer.services.files.cleanup import CleanupReport
-from tests.console.conftest import visit
+from tests.console.conftest import Visitor, visit
 from tests.services.accounts.support import PASSWORD
 
 ADMIN = "/console/admin"
@@ -129,11 +135,44 @@ async def test_a_refused_password_is_explained_in_german(data: DataLayer, app: F
     fields = {"current": PASSWORD, "new": "kurz"}
     async with aclosing(ann.client):
         answer = await ann.client.post("/console/account/password", data=fields, headers={"accept-language": "de"})
-        name = {"name": "x" * 300}
-        other = await ann.client.post("/console/projects", data=name, headers={"accept-language": "de"})
     assert answer.status_code == 422
     assert "Das Passwort braucht mindestens" in answer.text
-    assert '<span lang="en">name ' in other.text, "only the service has words for it"
+
+
+async def test_what_people_are_refused_for_is_said_in_their_language(data: DataLayer, app: FastAPI) -> None:
+    """What browsers let through, such as a name of spaces, and what others have done meanwhile."""
+    ann, admin = await visit(data, app, "ann"), await visit(data, app, "admin", UserRole.ADMIN)
+    project = await data.projects.create(ann.actor, ProjectDraft(name="Shop"))
+    settings = {"name": "Shop", "description": "", "instructions": "", "tags": "", "revision": project.revision}
+    people = f"{ADMIN}/people"
+    refused: tuple[tuple[Visitor, str, dict[str, Any], str], ...] = (
+        (ann, "/console/projects", {"name": " "}, "Der Name fehlt"),
+        (ann, f"/console/projects/{project.id}/settings", settings | {"name": " "}, "Der Name fehlt"),
+        (ann, "/console/account/profile", {"first_name": " ", "last_name": "L"}, "Der Vorname fehlt"),
+        (ann, "/console/account/keys", {"name": " ", "scope": "read"}, "Der Name fehlt"),
+        (ann, "/console/account/keys", {"name": "CI"}, "Wählen Sie wenigstens eines"),
+        (ann, "/console/account/factors", {}, "Zeigen Sie noch einmal das Passwort"),
+        (ann, f"{people}/{admin.id}/suspend", {"reason": "x"}, "hat dieses Recht nicht"),
+        (admin, f"{people}/{admin.id}/suspend", {"reason": "x"}, "der letzte aktive Administrator"),
+        (admin, f"{people}/{ann.id}/unsuspend", {}, "Der Zustand hat sich inzwischen geändert"),
+    )
+    async with aclosing(ann.client), aclosing(admin.client):
+        for visitor, path, fields, expected in refused:
+            answer = await visitor.client.post(path, data=fields | CONFIRMED, headers={"accept-language": "de"})
+            assert answer.status_code in {403, 422}, (path, fields)
+            assert expected in answer.text, (path, fields)
+            assert '<span lang="en">' not in answer.text, (path, fields)
+        for query, expected in (({"user": "ann"}, "durch die Id"), ({"after": "x"}, "Diese Seite der Liste")):
+            answer = await admin.client.get(f"{ADMIN}/audit", params=query, headers={"accept-language": "de"})
+            assert expected in answer.text, query
+        english = await ann.client.post("/console/account/keys", data={"name": "CI"})
+    assert "scopes must name at least one of" in english.text, "the service's own words are the most exact"
+
+
+def test_what_has_no_words_of_the_console_is_marked_as_english() -> None:
+    german = SimpleNamespace(language=Languages().all["de"])
+    said = reason_of(cast(PageCall, german), ConflictError("<b>"))
+    assert said == Markup('<span lang="en">&lt;b&gt;</span>')
 
 
 def test_amounts_are_written_as_the_language_writes_them() -> None:

@@ -28,6 +28,7 @@ from fastapi.routing import APIRoute
 from markupsafe import Markup
 
 from data_layer.console.languages import LANGUAGE_COOKIE, Language
+from data_layer.console.reasons import reason_of
 from data_layer.console.rendering import Renderer
 from data_layer.context import extend_request_context
 from data_layer.entities.enums import UserRole
@@ -341,14 +342,14 @@ def _page_of(call: PageCall, error: DataLayerError) -> Response:
         problem = problem_of(call.scope, error)
     except DataLayerError:
         return _crashed(call, error)
-    detail = None if isinstance(error, AuthenticationError) or problem.status >= 500 else problem.detail
+    detail = None if isinstance(error, AuthenticationError) or problem.status >= 500 else reason_of(call, error)
     page = error_page(call, problem.status, detail)
     page.headers.update(failure_headers(problem.status, error))
     return page
 
 
 def error_page(call: PageCall, status: int, detail: str | None = None) -> Response:
-    """The page for a failure; ``detail`` is what a service said, in English."""
+    """The page for a failure; ``detail`` says why."""
     return call.page("error.html", status, status=status, detail=detail, request_id=call.scope["request_id"])
 
 

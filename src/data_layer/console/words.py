@@ -303,5 +303,29 @@ WEAK_PASSWORDS = {
 }
 """Why a new password is refused, by the reason of ``WeakPasswordError``."""
 
+REFUSALS = {
+    "changed_meanwhile": N_("It was changed meanwhile. Open the page again, and then repeat your change."),
+    "duplicate": N_("It is there already."),
+    "generation_ended": N_("It has ended already."),
+    "last_admin": N_("This is the last active administrator. Make another person one first."),
+    "limit_reached": N_("You have as many of these as one person may have. Remove one first."),
+    "permission_denied": N_("Your account has no right to do this, or the request came from another site."),
+}
+"""Why something was refused, by the code of the error."""
+
+REFUSED_FIELDS = {
+    "after": N_("The list has no such page any more. Begin with its first page."),
+    "cursor": N_("The list has no such page any more. Begin with its first page."),
+    "email": N_("No mail can be sent to this address."),
+    "first_name": N_("The first name is missing, is too long, or holds a character that cannot be stored."),
+    "last_name": N_("The last name is missing, is too long, or holds a character that cannot be stored."),
+    "name": N_("The name is missing, is too long, or holds a character that cannot be stored."),
+    "password": N_("Show the password, or a second factor, once more."),
+    "scopes": N_("Choose at least one thing that the key may do."),
+    "status": N_("Its state has changed meanwhile. Open the page again."),
+    "user": N_("A person is named by the id of the account."),
+}
+"""What is wrong with a field that browsers let through, by the name that services have for it."""
+
 OF_STORAGES = {"local": N_("local disk"), "azure": "Azure Blob Storage", "s3": "S3"}
 """Storages; those of vendors are called the same in every language."""
