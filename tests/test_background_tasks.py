@@ -92,7 +92,7 @@ async def test_what_goes_on_in_the_background_belongs_to_no_request(
     noticed = Noticed()
 
     async def request() -> Close:
-        set_patience(Patience(Priority.ORDINARY, 1.0))
+        set_patience(Patience(Priority.ORDINARY, lambda: 1.0))
         with request_context(correlation_id="of a request"):
             return await begin(noticed)
 
