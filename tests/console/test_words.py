@@ -9,8 +9,7 @@ from decimal import Decimal
 from enum import StrEnum
 from html import unescape
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import texts_of_services
@@ -22,7 +21,6 @@ from data_layer import DataLayer, Settings
 from data_layer.config import ExaminedSettings
 from data_layer.console import words
 from data_layer.console.languages import Languages
-from data_layer.console.pages import PageCall
 from data_layer.console.reasons import reason_of
 from data_layer.database.schema_state import SchemaStatus
 from data_layer.entities import AuditLog
@@ -170,8 +168,7 @@ async def test_what_people_are_refused_for_is_said_in_their_language(data: DataL
 
 
 def test_what_has_no_words_of_the_console_is_marked_as_english() -> None:
-    german = SimpleNamespace(language=Languages().all["de"])
-    said = reason_of(cast(PageCall, german), ConflictError("<b>"))
+    said = reason_of(ConflictError("<b>"), Languages().all["de"], shortest_password=8)
     assert said == Markup('<span lang="en">&lt;b&gt;</span>')
 
 

@@ -111,6 +111,11 @@ class PageCall(Request):
         """A message in the language of the answer."""
         return self.language.text(message, **values)
 
+    def reason_of(self, error: DataLayerError) -> str:
+        """Why something was refused, in that language where it has words for it."""
+        shortest = self.data.settings.security.password_min_length
+        return reason_of(error, self.language, shortest_password=shortest)
+
     async def fields(self) -> dict[str, str]:
         """What a form has sent; of several values of a name the last one.
 
@@ -342,7 +347,7 @@ def _page_of(call: PageCall, error: DataLayerError) -> Response:
         problem = problem_of(call.scope, error)
     except DataLayerError:
         return _crashed(call, error)
-    detail = None if isinstance(error, AuthenticationError) or problem.status >= 500 else reason_of(call, error)
+    detail = None if isinstance(error, AuthenticationError) or problem.status >= 500 else call.reason_of(error)
     page = error_page(call, problem.status, detail)
     page.headers.update(failure_headers(problem.status, error))
     return page

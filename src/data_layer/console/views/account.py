@@ -14,7 +14,6 @@ from data_layer.console.charts import costs_of_days
 from data_layer.console.confirming import shown_in, ways_to_confirm
 from data_layer.console.forms import choice
 from data_layer.console.pages import LOGIN_PATH, PageCall, Pages
-from data_layer.console.reasons import reason_of
 from data_layer.entities.enums import ApiScope, AuthProvider
 from data_layer.errors import (
     AuthenticationError,
@@ -101,7 +100,7 @@ async def change_profile(call: PageCall) -> Response:
     try:
         await call.data.accounts.update_profile(call.actor, call.user_id, ProfileChanges(**changes))
     except InvalidValueError as error:
-        return await _account(call, 422, {"profile": reason_of(call, error)})
+        return await _account(call, 422, {"profile": call.reason_of(error)})
     return call.go(ACCOUNT, "saved")
 
 
@@ -119,7 +118,7 @@ async def change_password(call: PageCall) -> Response:
     except AuthenticationError:
         return await _account(call, 422, {"password": call.text("The current password is not right.")})
     except (InvalidValueError, ConflictError) as error:
-        return await _account(call, 422, {"password": reason_of(call, error)})
+        return await _account(call, 422, {"password": call.reason_of(error)})
     return call.go(ACCOUNT, "password_changed")
 
 
@@ -152,7 +151,7 @@ async def link(call: PageCall, provider: str) -> Response:
             call.actor, session_id, provider, next_path=f"{ACCOUNT}?done=identity_linked", **shown_in(fields)
         )
     except (AuthenticationError, ConflictError, InvalidValueError) as error:
-        return await _account(call, 422, {"identities": reason_of(call, error)})
+        return await _account(call, 422, {"identities": call.reason_of(error)})
     labels = {each.name: each.label for each in call.data.openid.providers}
     response = await _account(call, going_to={"url": start.url, "label": labels[provider]})
     response.set_cookie(start.cookie_name, start.cookie, max_age=start.lifetime, **COOKIE_RULES)
@@ -169,7 +168,7 @@ async def unlink(call: PageCall, provider: AuthProvider) -> Response:
         text = call.text("It is the only way to log in. Set a password first, by resetting it, or link another one.")
         return await _account(call, 422, {"identities": text})
     except (AuthenticationError, ConflictError, InvalidValueError) as error:
-        return await _account(call, 422, {"identities": reason_of(call, error)})
+        return await _account(call, 422, {"identities": call.reason_of(error)})
     return call.go(ACCOUNT, "identity_unlinked")
 
 
@@ -184,7 +183,7 @@ async def delete(call: PageCall) -> Response:
             return await _account(call, 422, {"delete": text})
         await call.data.accounts.delete(call.actor, call.user_id, **shown_in(fields))
     except (AuthenticationError, InvalidValueError, ConflictError) as error:
-        return await _account(call, 422, {"delete": reason_of(call, error)})
+        return await _account(call, 422, {"delete": call.reason_of(error)})
     response = call.go(LOGIN_PATH, "account_deleted")
     response.delete_cookie(COOKIE, **COOKIE_RULES)
     return response
@@ -227,7 +226,7 @@ async def create_key(call: PageCall) -> Response:
             expires_in=_LIFETIMES.get(fields.get("expires", "")),
         )
     except (InvalidValueError, ConflictError) as error:
-        return await _keys(call, 422, problem=reason_of(call, error))
+        return await _keys(call, 422, problem=call.reason_of(error))
     return await _keys(call, 201, secret=new.secret.get_secret_value())
 
 

@@ -17,7 +17,6 @@ from data_layer.console import words
 from data_layer.console.charts import costs_of_days, each_minute, lines_of, shares_of
 from data_layer.console.forms import choice
 from data_layer.console.pages import Note, PageCall, Pages
-from data_layer.console.reasons import reason_of
 from data_layer.entities.enums import AuditAction, AuditCategory, AuditLevel, UserRole, UserStatus
 from data_layer.errors import ConflictError, InvalidValueError, NotFoundError
 from data_layer.schemas.actors import Actor
@@ -132,7 +131,7 @@ async def act(call: PageCall, user_id: UUID, action: str) -> Response:
             case _:
                 await _simple(call, action)(call.actor, user_id)
     except (ConflictError, InvalidValueError) as error:
-        return await _person(call, user_id, 422, reason_of(call, error))
+        return await _person(call, user_id, 422, call.reason_of(error))
     if action == "delete":
         return call.go(f"{ADMIN}/people", "person_deleted")
     return call.go(person, "reset_mailed" if action == "reset" else "saved")
@@ -204,7 +203,7 @@ async def read_trail(call: PageCall, query: Annotated[TrailQuery, Query()]) -> R
         entries, following = list(page.entries), page.next_cursor
         names = await _names(call, {entry.user_id for entry in entries})
     except InvalidValueError as error:
-        problem = reason_of(call, error)
+        problem = call.reason_of(error)
     return call.page(
         "audit.html",
         422 if problem else 200,

@@ -11,7 +11,6 @@ from fastapi.responses import JSONResponse, RedirectResponse
 from data_layer.console.confirming import object_in, proof_in
 from data_layer.console.languages import LANGUAGE_COOKIE
 from data_layer.console.pages import LOGIN_PATH, PageCall, Pages
-from data_layer.console.reasons import reason_of
 from data_layer.context import current_context
 from data_layer.errors import (
     AccountInactiveError,
@@ -161,7 +160,7 @@ async def make_first(call: PageCall) -> Response:
         problem = call.text("The code is not valid. The service prints a new one when it starts.")
         return call.page("first.html", 403, values=values, problem=problem)
     except (InvalidValueError, ConflictError) as error:
-        return call.page("first.html", 422, values=values, problem=reason_of(call, error))
+        return call.page("first.html", 422, values=values, problem=call.reason_of(error))
     return _with_session(call, await call.data.accounts.log_in(values["email"], password), HOME)
 
 

@@ -12,7 +12,6 @@ from pydantic import SecretStr
 
 from data_layer.console.confirming import object_in, shown_in, ways_to_confirm
 from data_layer.console.pages import PageCall, Pages
-from data_layer.console.reasons import reason_of
 from data_layer.errors import AuthenticationError, ConflictError, InvalidValueError
 from data_layer.schemas.factors import NewTotp, PasskeyChallenge
 
@@ -34,7 +33,7 @@ async def begin(call: PageCall) -> Response:
     try:
         new = await call.data.accounts.begin_totp(call.actor, call.user_id, **shown_in(fields))
     except (AuthenticationError, ConflictError, InvalidValueError) as error:
-        return await _factors(call, 422, problem=reason_of(call, error))
+        return await _factors(call, 422, problem=call.reason_of(error))
     return await _factors(call, new=new)
 
 
@@ -45,7 +44,7 @@ async def begin_passkey(call: PageCall) -> Response:
     try:
         new = await call.data.accounts.begin_passkey(call.actor, call.user_id, **shown_in(fields))
     except (AuthenticationError, ConflictError, InvalidValueError) as error:
-        return await _factors(call, 422, problem=reason_of(call, error))
+        return await _factors(call, 422, problem=call.reason_of(error))
     return await _factors(call, new_passkey=new)
 
 
@@ -62,7 +61,7 @@ async def add_passkey(call: PageCall) -> Response:
             name=fields.get("name", ""),
         )
     except (AuthenticationError, ConflictError, InvalidValueError) as error:
-        return await _factors(call, 422, problem=reason_of(call, error))
+        return await _factors(call, 422, problem=call.reason_of(error))
     return await _factors(call, codes=done.recovery_codes)
 
 
@@ -73,7 +72,7 @@ async def renew_codes(call: PageCall) -> Response:
     try:
         codes = await call.data.accounts.renew_recovery_codes(call.actor, call.user_id, **shown_in(fields))
     except (AuthenticationError, InvalidValueError) as error:
-        return await _factors(call, 422, problem=reason_of(call, error))
+        return await _factors(call, 422, problem=call.reason_of(error))
     return await _factors(call, codes=codes)
 
 
@@ -84,7 +83,7 @@ async def confirm(call: PageCall, factor_id: UUID) -> Response:
     try:
         done = await call.data.accounts.confirm_totp(call.actor, factor_id, fields.get("code", "").replace(" ", ""))
     except (AuthenticationError, ConflictError, InvalidValueError) as error:
-        return await _factors(call, 422, problem=reason_of(call, error))
+        return await _factors(call, 422, problem=call.reason_of(error))
     return await _factors(call, codes=done.recovery_codes)
 
 
@@ -95,7 +94,7 @@ async def remove(call: PageCall, factor_id: UUID) -> Response:
     try:
         await call.data.accounts.remove_factor(call.actor, factor_id, **shown_in(fields))
     except (AuthenticationError, InvalidValueError) as error:
-        return await _factors(call, 422, problem=reason_of(call, error))
+        return await _factors(call, 422, problem=call.reason_of(error))
     return call.go(FACTORS, "saved")
 
 

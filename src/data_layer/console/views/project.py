@@ -19,7 +19,6 @@ from pydantic import BaseModel
 from data_layer.console.differences import Block, blocks_of
 from data_layer.console.highlighting import LONGEST_SHOWN, code_lines
 from data_layer.console.pages import PageCall, Pages
-from data_layer.console.reasons import reason_of
 from data_layer.console.version_tree import picture_of
 from data_layer.console.views.projects import PROJECTS
 from data_layer.entities.enums import GenerationStatus
@@ -281,7 +280,7 @@ async def change(call: PageCall, project_id: UUID) -> Response:
         is_outdated = isinstance(error, ChangedMeanwhileError)
         values["revision"] = str(place.project.revision) if is_outdated else revision
         status = 412 if is_outdated else 422
-        problem = None if is_outdated else reason_of(call, error)
+        problem = None if is_outdated else call.reason_of(error)
         return _show(
             call, "project_settings.html", place, status, values=values, problem=problem, is_outdated=is_outdated
         )

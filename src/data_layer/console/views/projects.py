@@ -12,7 +12,6 @@ from pydantic import BaseModel, StringConstraints
 
 from data_layer.console.forms import choice
 from data_layer.console.pages import PageCall, Pages
-from data_layer.console.reasons import reason_of
 from data_layer.entities.enums import CodeStack, ProjectStatus
 from data_layer.errors import InvalidValueError, NotFoundError
 from data_layer.schemas.projects import ProjectChanges, ProjectDraft, ProjectFilter, ProjectOrder
@@ -78,7 +77,7 @@ async def list_projects(call: PageCall, query: Annotated[ListQuery, Query()]) ->
             )
             projects, following = page.projects, page.next
     except InvalidValueError as error:
-        problem = reason_of(call, error)
+        problem = call.reason_of(error)
     return call.page(
         "projects.html",
         422 if problem else 200,
@@ -101,7 +100,7 @@ async def create(call: PageCall) -> Response:
     try:
         project = await call.data.projects.create(call.actor, ProjectDraft(name=fields.get("name", "")))
     except InvalidValueError as error:
-        return call.page("new_project.html", 422, problem=reason_of(call, error), name=fields.get("name", ""))
+        return call.page("new_project.html", 422, problem=call.reason_of(error), name=fields.get("name", ""))
     return call.go(f"{PROJECTS}/{project.id}", "project_created")
 
 
