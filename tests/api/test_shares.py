@@ -11,7 +11,7 @@ import pytest
 from fastapi import FastAPI, Request
 
 from data_layer import DataLayer
-from data_layer.services import request_limits
+from data_layer.services import rate_limits
 from data_layer.web.application import Application
 from tests.api.chromium import seen_in_chromium
 from tests.api.test_projects import create, people, refused
@@ -88,7 +88,7 @@ async def test_a_link_from_its_beginning_to_its_end(people: Clients) -> None:
 
 
 async def test_looking_is_limited_for_a_network(data: DataLayer, app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> None:
-    limiter = request_limits.RequestLimiter(data.cache, most=2, window=60)
+    limiter = rate_limits.RequestLimiter(data.cache, most=2, window=60)
     assert isinstance(app, Application)
     monkeypatch.setattr(app, "people", replace(app.people, limiter=limiter))
     transport = httpx.ASGITransport(app, client=("203.0.113.7", 1))

@@ -32,7 +32,7 @@ from data_layer.schemas.doctor import Text
 from data_layer.schemas.maintenance import MaintenanceReport
 from data_layer.schemas.operations import LogLevel
 from data_layer.schemas.projects import ProjectDraft
-from data_layer.services.accounts.password_policy import check_new_password
+from data_layer.services.accounts.passwords import check_new_password
 from data_layer.services.files.cleanup import CleanupReport
 from tests.console.conftest import Visitor, visit
 from tests.services.accounts.support import PASSWORD

@@ -22,8 +22,8 @@ from uuid_utils.compat import uuid7
 from data_layer import DataLayer, Settings
 from data_layer.database.driver import DriverConnection
 from data_layer.entities import AuditLog, Project
+from data_layer.entities.columns import MAXIMUM_TEXT_SIZE
 from data_layer.entities.enums import AuditAction
-from data_layer.entities.texts import MAXIMUM_TEXT_SIZE
 from data_layer.repositories.audit_rows import COLUMNS, copy_rows, insert_lines, line_of
 from data_layer.services.audit.recording import make_row
 from tests.database.connection_helpers import settings_for

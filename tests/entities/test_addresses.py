@@ -13,7 +13,7 @@ from sqlalchemy import text
 
 from data_layer import DataLayer, Settings
 from data_layer.database.migrator import Migrator
-from data_layer.entities.texts import normalize_email
+from data_layer.entities.columns import normalize_email
 from data_layer.errors import DuplicateError, InvalidValueError, MigrationError
 from tests.database.migration_helpers import new_database, query, server
 from tests.support import make_code, make_project, make_user

@@ -9,8 +9,8 @@ from sqlalchemy import inspect
 
 from data_layer import entities
 from data_layer.entities import AuditLog, Entity, GeneratedImage, Session, enums
+from data_layer.entities.columns import Json
 from data_layer.entities.enums import AuditAction, AuditCategory, AuditLevel, GenerationStatus, ImageProvider
-from data_layer.entities.json_values import Json
 from data_layer.errors import InvalidValueError
 from data_layer.schemas.audit import AuditCompliance, AuditFull, AuditSecure
 from data_layer.schemas.codes import GeneratedCodeFull

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 
 from data_layer import DataLayer
-from data_layer.entities.texts import WHITE_SPACE
+from data_layer.entities.columns import WHITE_SPACE
 from tests.support import make_code, make_project, make_user
 
 HASHES = "SELECT code_hash, trimmed_hash FROM generated_codes WHERE id = :id"

@@ -9,8 +9,8 @@ from pydantic import SecretStr
 
 from data_layer import DataLayer, Settings
 from data_layer.errors import TooManyRequestsError
-from data_layer.services import request_limits
-from data_layer.services.request_limits import RequestKind, RequestLimiter
+from data_layer.services import rate_limits
+from data_layer.services.rate_limits import RequestKind, RequestLimiter
 
 LOG_IN = RequestKind.LOG_IN
 HOME, ELSEWHERE = "192.0.2.10", "203.0.113.30"
@@ -75,7 +75,7 @@ async def test_without_redis_each_process_counts_alone(
     settings: Settings, data: DataLayer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     del data
-    monkeypatch.setattr(request_limits, "_MOST_NETWORKS", 2)
+    monkeypatch.setattr(rate_limits, "_MOST_NETWORKS", 2)
     now = [0.0]
     async with DataLayer(settings.replaced(redis_url=NOWHERE)) as alone:
         limiter = RequestLimiter(alone.cache, most=2, window=60, clock=lambda: now[0])

@@ -23,7 +23,7 @@ from data_layer.errors import InvalidValueError
 from data_layer.schemas.base import Value
 from data_layer.schemas.users import ProfileChanges, UserFull
 from data_layer.services.accounts.addresses import login_name
-from data_layer.services.request_limits import RequestKind
+from data_layer.services.rate_limits import RequestKind
 from data_layer.web.authentication import COOKIE, REGISTRATION_COOKIE, RegistrationProof, refuse_other_sites
 from data_layer.web.conditions import moment_if_sent, moment_tag
 

@@ -33,7 +33,7 @@ from data_layer.api import (
     variants,
 )
 from data_layer.api.route_index import RouteIndex
-from data_layer.services.request_limits import RequestLimiter
+from data_layer.services.rate_limits import RequestLimiter
 from data_layer.web.application import Application
 from data_layer.web.authentication import People
 from data_layer.web.compression import CompressionMiddleware

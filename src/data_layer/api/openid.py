@@ -15,7 +15,7 @@ from data_layer.schemas.base import Value
 from data_layer.services.mails.delivery import ACCOUNT_PATH
 from data_layer.services.openid.service import LoginOrigin
 from data_layer.services.openid.states import cookie_name
-from data_layer.services.request_limits import RequestKind
+from data_layer.services.rate_limits import RequestKind
 from data_layer.web.authentication import COOKIE, COOKIE_RULES, cookie_of
 from data_layer.web.errors import failure_headers, problem_of
 

@@ -37,7 +37,7 @@ from data_layer.errors import PermissionDeniedError
 from data_layer.layer import DataLayer
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.sessions import ActiveSession
-from data_layer.services.request_limits import RequestKind
+from data_layer.services.rate_limits import RequestKind
 from data_layer.web.authentication import Caller, People, authenticate, people_of
 from data_layer.web.compression import decompressed
 from data_layer.web.deadlines import Deadline, seconds_for, within

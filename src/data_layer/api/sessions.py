@@ -12,7 +12,7 @@ from data_layer.api.second_factors import FACTOR_NEEDED, PasskeyOptions, factor_
 from data_layer.errors import SecondFactorRequiredError
 from data_layer.schemas.base import Value
 from data_layer.schemas.sessions import ActiveSession, NewSession, SessionSecure
-from data_layer.services.request_limits import RequestKind
+from data_layer.services.rate_limits import RequestKind
 from data_layer.web.authentication import COOKIE, admit_login, refuse_other_sites
 
 

@@ -16,7 +16,7 @@ from data_layer.errors import NotFoundError
 from data_layer.schemas.base import Value
 from data_layer.schemas.projects import ProjectFull
 from data_layer.schemas.shares import ShareView
-from data_layer.services.request_limits import RequestKind
+from data_layer.services.rate_limits import RequestKind
 from data_layer.services.shares import LONGEST_LIFETIME, SHARE_PATH
 from data_layer.web.conditions import revision_tag
 from data_layer.web.hostile_pages import hostile_page

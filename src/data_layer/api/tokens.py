@@ -14,7 +14,7 @@ from data_layer.api.second_factors import FACTOR_NEEDED, factor_needed
 from data_layer.errors import SecondFactorRequiredError
 from data_layer.schemas.base import Value
 from data_layer.schemas.sessions import TokenPair
-from data_layer.services.request_limits import RequestKind
+from data_layer.services.rate_limits import RequestKind
 from data_layer.web.authentication import admit_login
 
 

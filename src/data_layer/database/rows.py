@@ -19,7 +19,7 @@ from sqlalchemy.sql.schema import ScalarElementColumnDefault
 
 from data_layer.database.statements import Sql
 from data_layer.entities import Entity
-from data_layer.entities.json_values import Json
+from data_layer.entities.columns import Json
 
 E = TypeVar("E", bound=Entity)
 # PostgreSQL's object ids of types, by which SQLAlchemy chooses how to read a number.

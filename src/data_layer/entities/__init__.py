@@ -4,7 +4,6 @@ import data_layer.entities.validation  # noqa: F401  (importing it puts the chec
 from data_layer.entities.api_key import ApiKey
 from data_layer.entities.audit_log import AuditLog
 from data_layer.entities.base import Entity
-from data_layer.entities.budget import Budget, budget_reservations
 from data_layer.entities.code_body import code_bodies
 from data_layer.entities.design_system import DesignSystem
 from data_layer.entities.export import Export
@@ -16,13 +15,11 @@ from data_layer.entities.login_attempt import login_attempts
 from data_layer.entities.mail import Mail
 from data_layer.entities.project import Project
 from data_layer.entities.project_search import project_search, project_search_changes
-from data_layer.entities.refresh_token import RefreshToken
 from data_layer.entities.second_factor import SecondFactor, recovery_codes
-from data_layer.entities.session import Session
-from data_layer.entities.session_change import session_changes
+from data_layer.entities.session import RefreshToken, Session, session_changes
 from data_layer.entities.share import Share
 from data_layer.entities.stored_file import FileReference, StoredFile
-from data_layer.entities.usage_entry import UsageEntry, usage_days, usage_totals
+from data_layer.entities.usage import Budget, UsageEntry, budget_reservations, usage_days, usage_totals
 from data_layer.entities.user import User
 from data_layer.entities.user_identity import UserIdentity
 

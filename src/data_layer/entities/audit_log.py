@@ -10,7 +10,8 @@ from sqlalchemy import Connection, Float, ForeignKey, Index, event, func, text, 
 from sqlalchemy.dialects.postgresql import INET
 from sqlalchemy.orm import Mapped, mapped_column
 
-from data_layer.entities.base import Choice, Entity, amount, choice, json_object, metadata_column, short_text
+from data_layer.entities.base import Entity, amount, choice, json_object, metadata_column, short_text
+from data_layer.entities.columns import Choice
 from data_layer.entities.enums import AuditAction, AuditCategory, AuditLevel
 
 _USER_CATEGORIES = {

@@ -11,7 +11,6 @@ from uuid import UUID
 from sqlalchemy import (
     CheckConstraint,
     DateTime,
-    Dialect,
     Integer,
     MetaData,
     String,
@@ -23,35 +22,15 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, MappedColumn, mapped_column
-from sqlalchemy.types import TypeDecorator, TypeEngine
-from typing_extensions import override
+from sqlalchemy.types import TypeEngine
 from uuid_utils.compat import uuid7
 
-from data_layer.entities.json_values import Json, JsonObject, TextList
+from data_layer.entities.columns import Choice, Json, JsonObject, TextList
 
 Chosen = TypeVar("Chosen", bound=StrEnum)
 
 _EMPTY_OBJECT = text("'{}'::jsonb")
 _EMPTY_LIST = text("'[]'::jsonb")
-
-
-class Choice(TypeDecorator[StrEnum]):
-    """A value of an enumeration, stored as text; the table gets a CHECK constraint named after the column."""
-
-    impl = Text
-    cache_ok = True
-
-    def __init__(self, values: type[StrEnum]) -> None:
-        super().__init__()
-        self.values = values
-
-    @override
-    def process_bind_param(self, value: StrEnum | None, dialect: Dialect) -> str | None:
-        return None if value is None else str(value)
-
-    @override
-    def process_result_value(self, value: str | None, dialect: Dialect) -> StrEnum | None:
-        return None if value is None else self.values(value)
 
 
 class Entity(MappedAsDataclass, DeclarativeBase, kw_only=True, eq=False, repr=False):
@@ -120,12 +99,12 @@ def counter() -> MappedColumn[int]:
 
 
 def json_object() -> MappedColumn[dict[str, Any]]:
-    """A JSON object, ``{}`` by default; see ``json_values``."""
+    """A JSON object, ``{}`` by default; see ``columns``."""
     return mapped_column(JsonObject.as_mutable(Json(JsonObject)), default_factory=dict, server_default=_EMPTY_OBJECT)
 
 
 def json_list() -> MappedColumn[list[str]]:
-    """A JSON list of texts, ``[]`` by default; see ``json_values``."""
+    """A JSON list of texts, ``[]`` by default; see ``columns``."""
     return mapped_column(TextList.as_mutable(Json(TextList)), default_factory=list, server_default=_EMPTY_LIST)
 
 

@@ -44,7 +44,7 @@ from sqlalchemy.types import TypeDecorator
 from typing_extensions import override
 
 from data_layer.entities.base import Entity
-from data_layer.entities.texts import MAXIMUM_TEXT_SIZE
+from data_layer.entities.columns import MAXIMUM_TEXT_SIZE
 from data_layer.errors import DamagedCodeError, InvalidValueError
 
 ENCODING: Final = "zstd"

@@ -20,7 +20,6 @@ from sqlalchemy.orm import Mapped, MappedColumn, mapped_column
 from uuid_utils.compat import uuid7
 
 from data_layer.entities.base import (
-    Choice,
     Entity,
     Timestamped,
     amount,
@@ -34,6 +33,7 @@ from data_layer.entities.base import (
     short_text,
 )
 from data_layer.entities.code_body import SMALLEST, CodeText
+from data_layer.entities.columns import Choice
 from data_layer.entities.enums import CodeStack, GenerationProvider, GenerationStatus, GenerationType
 
 

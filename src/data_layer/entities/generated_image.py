@@ -9,7 +9,6 @@ from sqlalchemy import BigInteger, CheckConstraint, Float, ForeignKey, Index
 from sqlalchemy.orm import Mapped, mapped_column
 
 from data_layer.entities.base import (
-    Choice,
     Entity,
     Timestamped,
     amount,
@@ -22,6 +21,7 @@ from data_layer.entities.base import (
     rating_rule,
     short_text,
 )
+from data_layer.entities.columns import Choice
 from data_layer.entities.enums import GenerationStatus, ImageKind, ImageProvider, ImageQuality, ImageStyle
 from data_layer.errors import InvalidValueError
 

@@ -8,7 +8,8 @@ from uuid import UUID
 from sqlalchemy import ForeignKey, Index, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from data_layer.entities.base import Choice, Entity, choice, counter
+from data_layer.entities.base import Entity, choice, counter
+from data_layer.entities.columns import Choice
 from data_layer.entities.enums import MailKind, MailStatus
 
 

@@ -9,7 +9,8 @@ from sqlalchemy import BigInteger, Column, DateTime, ForeignKey, Index, PrimaryK
 from sqlalchemy import text as sql_text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from data_layer.entities.base import Choice, Entity, short_text
+from data_layer.entities.base import Entity, short_text
+from data_layer.entities.columns import Choice
 from data_layer.entities.enums import FactorKind
 
 

@@ -1,4 +1,4 @@
-"""The ``sessions`` table."""
+"""Sessions: the ``sessions`` table, the journal of their changes, and the tokens that renew them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, Index, func
+from sqlalchemy import BigInteger, Column, DateTime, ForeignKey, Index, PrimaryKeyConstraint, Table, Uuid, func, text
 from sqlalchemy.dialects.postgresql import INET
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -54,4 +54,37 @@ class Session(Timestamped, Entity, kw_only=True):
     __table_args__ = (
         Index("ix_sessions_user_id_status", "user_id", "status"),
         Index("ix_sessions_expires_at", "expires_at"),
+    )
+
+
+# Which sessions are to be looked at again, and in which transaction that began. Filled by triggers only (see
+# ``triggers``), so that no way of ending a session can forget it. A plain table: nobody needs an object for each row.
+session_changes = Table(
+    "session_changes",
+    Entity.metadata,
+    Column("transaction_id", BigInteger(), server_default=text("pg_current_xact_id()::text::bigint"), nullable=False),
+    Column("session_id", Uuid(), nullable=False),
+    Column("changed_at", DateTime(timezone=True), server_default=func.now(), nullable=False),
+    PrimaryKeyConstraint("transaction_id", "session_id"),
+)
+
+
+class RefreshToken(Entity, kw_only=True):
+    """A token that can be exchanged once; the family of tokens that followed each other is their session.
+
+    ``token_hash`` is a keyed hash of the token that the client holds, never the token.
+    """
+
+    __tablename__ = "refresh_tokens"
+
+    token_hash: Mapped[str] = mapped_column(short_text(64), unique=True)
+    session_id: Mapped[UUID] = mapped_column(ForeignKey("sessions.id", ondelete="CASCADE"))
+    expires_at: Mapped[datetime] = mapped_column()
+    used_at: Mapped[datetime | None] = mapped_column(default=None)
+    successor_id: Mapped[UUID | None] = mapped_column(default=None)
+    created_at: Mapped[datetime] = mapped_column(default=None, server_default=func.now())
+
+    __table_args__ = (
+        Index("ix_refresh_tokens_session_id", "session_id"),
+        Index("ix_refresh_tokens_expires_at", "expires_at"),
     )

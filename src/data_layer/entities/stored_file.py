@@ -9,7 +9,8 @@ from uuid import UUID
 from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from data_layer.entities.base import Choice, Entity, Timestamped, amount, choice, counter, flag, json_list, short_text
+from data_layer.entities.base import Entity, Timestamped, amount, choice, counter, flag, json_list, short_text
+from data_layer.entities.columns import Choice
 from data_layer.entities.enums import FileEncoding, FileState, StorageKind
 
 _CAN_BE_SHARED = text("state = 'stored' AND parent_id IS NULL")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from data_layer.entities.audit_log import DEFAULT_PARTITION
-from data_layer.entities.texts import WHITE_SPACE
+from data_layer.entities.columns import WHITE_SPACE
 
 VERSION_RULE = "generated_codes_parent_in_project"
 GENERATION_RULE = "generated_codes_generation_in_project"

@@ -17,11 +17,18 @@ from sqlalchemy.dialects.postgresql import INET, TSVECTOR
 from sqlalchemy.orm import QueryableAttribute
 from sqlalchemy.types import String
 
-from data_layer.entities.base import Choice, Entity
+from data_layer.entities.base import Entity
 from data_layer.entities.code_body import CodeText
+from data_layer.entities.columns import (
+    Choice,
+    Json,
+    TextList,
+    check_text,
+    json_object_of,
+    normalize_email,
+    text_list_of,
+)
 from data_layer.entities.enums import GenerationStatus
-from data_layer.entities.json_values import Json, TextList, json_object_of, text_list_of
-from data_layer.entities.texts import check_text, normalize_email
 from data_layer.errors import IllegalStatusMoveError, InvalidValueError, ValueTooLongError
 
 Check = Callable[[str, Any], Any]

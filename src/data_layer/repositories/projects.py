@@ -16,8 +16,8 @@ from typing_extensions import override
 from data_layer.database.entity_session import EntitySession
 from data_layer.database.statements import CompiledStatement, named
 from data_layer.entities import FileReference, GeneratedCode, GeneratedImage, Project
+from data_layer.entities.columns import check_text
 from data_layer.entities.enums import ProjectStatus
-from data_layer.entities.texts import check_text
 from data_layer.errors import InvalidValueError
 from data_layer.repositories.files import keys_attached_to
 from data_layer.repositories.repository import Repository, check_limit

@@ -31,7 +31,7 @@ from data_layer.database.entity_session import EntitySession
 from data_layer.database.rows import loaded_columns
 from data_layer.database.statements import AnyExecutable, CompiledStatement, named
 from data_layer.entities import Entity
-from data_layer.entities.json_values import Json
+from data_layer.entities.columns import Json
 from data_layer.entities.validation import wanted_value
 from data_layer.errors import InvalidValueError, NotFoundError
 

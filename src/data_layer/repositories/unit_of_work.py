@@ -25,7 +25,6 @@ from data_layer.entities import AuditLog, Entity, User
 from data_layer.errors import NestedTransactionError
 from data_layer.repositories.api_keys import ApiKeyRepository
 from data_layer.repositories.audit import AuditRepository, complete
-from data_layer.repositories.budgets import BudgetRepository
 from data_layer.repositories.code_bodies import CodeBodyRepository
 from data_layer.repositories.designs import DesignSystemRepository
 from data_layer.repositories.exports import ExportRepository
@@ -46,7 +45,7 @@ from data_layer.repositories.second_factors import SecondFactorRepository
 from data_layer.repositories.sessions import EndedSessions, SessionRepository
 from data_layer.repositories.shares import ShareRepository
 from data_layer.repositories.stored_objects import StoredFileRepository
-from data_layer.repositories.usage import UsageRepository
+from data_layer.repositories.usage import BudgetRepository, UsageRepository
 from data_layer.repositories.users import UserRepository, account_keys
 from data_layer.repositories.view_counts import ViewCountRepository
 from data_layer.schemas.outcome import Outcome

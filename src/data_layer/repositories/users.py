@@ -28,8 +28,8 @@ from data_layer.entities import (
     UserIdentity,
     recovery_codes,
 )
+from data_layer.entities.columns import normalize_email
 from data_layer.entities.enums import UserRole, UserStatus
-from data_layer.entities.texts import normalize_email
 from data_layer.entities.user import erased_email
 from data_layer.errors import InvalidValueError
 from data_layer.repositories.projects import stored_files_of

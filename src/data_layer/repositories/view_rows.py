@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 from sqlalchemy import ColumnElement, Label, inspect
 
 from data_layer.entities import Entity
-from data_layer.entities.json_values import Json, TextList
+from data_layer.entities.columns import Json, TextList
 from data_layer.schemas.base import View
 
 V = TypeVar("V", bound=View)

@@ -26,8 +26,7 @@ from inspect import Parameter, getattr_static, isasyncgenfunction, iscoroutinefu
 from typing import Annotated, Any, BinaryIO, Literal, TypeVar, Union, Unpack, cast, get_args, get_origin, get_type_hints
 from uuid import UUID
 
-from data_layer.entities.json_values import json_object_of
-from data_layer.entities.texts import check_text
+from data_layer.entities.columns import check_text, json_object_of
 from data_layer.entities.validation import check_time
 from data_layer.errors import InvalidValueError
 from data_layer.schemas.base import Input

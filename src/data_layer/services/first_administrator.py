@@ -68,7 +68,7 @@ class FirstAdministratorService:
         Args:
             code: what the operator has seen, in any letter case.
             email: the address, for which having the code vouches.
-            password: see ``password_policy``.
+            password: see ``passwords.check_new_password``.
             first_name: the first name.
             last_name: the last name.
 

@@ -1,4 +1,7 @@
-"""How many requests a person, an API key and an address may send in a minute: counted here, and shared through Redis.
+"""How many requests callers may send: all of them by identity (``RateLimiter``), and those without a login by network.
+
+``RequestLimiter`` counts requests that guess, or cost much, one by one in Redis. ``RateLimiter`` counts every request
+of a person, an API key or an address in this process, and shares its counts through Redis.
 
 Most requests cost no round trip, and none costs more than one. Each process counts for itself, and adds what it has
 counted to the shared counter when that is a sixteenth of what is left, so the closer the limit the more often. The
@@ -21,18 +24,22 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import NamedTuple
 from zlib import crc32
 
 from data_layer.cache import Cache
 from data_layer.errors import CacheError, TooManyRequestsError
 from data_layer.observability.log import get_log
+from data_layer.services.accounts.addresses import network_of
 
 log = get_log(__name__)
 
-_PREFIX = "rates:"
+_RATES = "rates:"
+_REQUESTS = "requests:"
 _PATIENCE_SECONDS = 0.25
 _MOST_IDENTITIES = 20_000
+_MOST_NETWORKS = 10_000
 _SHARE = 16
 
 
@@ -144,7 +151,7 @@ class RateLimiter:
         counter.unanswered += added
         try:
             async with asyncio.timeout(_PATIENCE_SECONDS):
-                total = await self._cache.increment(f"{_PREFIX}{identity}:{counter.number}", added, ttl=window + 1)
+                total = await self._cache.increment(f"{_RATES}{identity}:{counter.number}", added, ttl=window + 1)
         except (CacheError, TimeoutError) as error:
             log.debug("requests_counted_alone", reason=str(error) or "no answer in time")
         else:
@@ -152,3 +159,73 @@ class RateLimiter:
         finally:
             counter.unanswered -= added
         return total
+
+
+class RequestKind(StrEnum):
+    """What a request wants. Each has a counter of its own: too many of one kind keep nobody from another."""
+
+    LOG_IN = "log_in"
+    LOG_IN_ELSEWHERE = "log_in_elsewhere"
+    REGISTER = "register"
+    ASK_FOR_MAIL = "ask_for_mail"
+    SHOW_MAILED_TOKEN = "show_mailed_token"  # noqa: S105  (the name of a kind)
+    OPEN_SHARE = "open_share"
+
+
+class RequestLimiter:
+    """Lets a network send so many requests of a kind in a window, which begins with its first one.
+
+    It keeps floods from work that costs much, such as hashing passwords; guessing is stopped by ``accounts.throttle``,
+    which forgets nothing when Redis does.
+
+    Args:
+        cache: where the counters are shared. While it cannot be used each process counts for itself.
+        most: requests in a window (RATE_LIMIT_MAX); 0: any number.
+        window: its length in seconds (RATE_LIMIT_WINDOW).
+        clock: seconds that never go back.
+    """
+
+    def __init__(self, cache: Cache, *, most: int, window: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._cache = cache
+        self._most = most
+        self._window = window
+        self._clock = clock
+        self._own: dict[str, tuple[int, float]] = {}
+
+    async def admit(self, ip_address: str | None, kind: RequestKind) -> None:
+        """Count a request. Callers whose address is not known are not counted: they would share one limit.
+
+        Raises:
+            TooManyRequestsError: when there were too many; ``retry_after`` says when the window ends.
+        """
+        if self._most == 0 or ip_address is None:
+            return
+        count, left = await self._count(f"{kind}:{network_of(ip_address)}")
+        if count > self._most:
+            seconds = max(1, math.ceil(left))
+            raise TooManyRequestsError(
+                f"too many requests: try again in {seconds} s",
+                retry_after=seconds,
+                limit=(kind, self._most, math.ceil(self._window)),
+            )
+
+    async def _count(self, counter: str) -> tuple[int, float]:
+        """How many requests there were, and for how many more seconds they count."""
+        try:
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                count = await self._cache.increment(_REQUESTS + counter, ttl=self._window)
+                left = await self._cache.ttl(_REQUESTS + counter) if count > self._most else self._window
+        except (CacheError, TimeoutError) as error:
+            log.debug("requests_counted_alone", reason=str(error) or "no answer in time")
+            return self._count_here(counter)
+        return count, left or 0.0
+
+    def _count_here(self, counter: str) -> tuple[int, float]:
+        now = self._clock()
+        count, ends_at = self._own.pop(counter, (0, 0.0))
+        if ends_at <= now:
+            count, ends_at = 0, now + self._window
+        while len(self._own) >= _MOST_NETWORKS:
+            del self._own[next(iter(self._own))]
+        self._own[counter] = (count + 1, ends_at)
+        return count + 1, ends_at - now

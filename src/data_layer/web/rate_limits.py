@@ -7,7 +7,7 @@ draft-ietf-httpapi-ratelimit-headers-09::
     RateLimit: "person";r=5871;t=42
 
 A request is counted for its address and, once it is known who sends it, for the person or the API key. The fields show
-the one of which less is left. What may be guessed has limits of its own (``services/request_limits.py``).
+the one of which less is left. What may be guessed has limits of its own (``RequestLimiter``).
 """
 
 from __future__ import annotations

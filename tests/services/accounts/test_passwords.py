@@ -12,8 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from data_layer.errors import OverloadedError, WeakPasswordError
-from data_layer.services.accounts.password_policy import check_new_password
-from data_layer.services.accounts.passwords import MAXIMUM_LENGTH, PasswordHasher, normalize
+from data_layer.services.accounts.passwords import MAXIMUM_LENGTH, PasswordHasher, check_new_password, normalize
 
 any_text = st.text(max_size=200)
 long_text = st.text(min_size=60, max_size=MAXIMUM_LENGTH)

@@ -19,8 +19,8 @@ from sqlalchemy.orm import aliased
 from data_layer import DataLayer
 from data_layer.entities import GeneratedCode
 from data_layer.entities.code_body import SMALLEST, CodePacker, unpacked
+from data_layer.entities.columns import MAXIMUM_TEXT_SIZE
 from data_layer.entities.enums import GenerationProvider, GenerationStatus
-from data_layer.entities.texts import MAXIMUM_TEXT_SIZE
 from data_layer.errors import DamagedCodeError, DataLayerError, InvalidValueError
 from data_layer.schemas.actors import SYSTEM
 from data_layer.schemas.generations import CodePiece

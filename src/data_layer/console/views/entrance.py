@@ -29,7 +29,7 @@ from data_layer.errors import (
 from data_layer.schemas.factors import FactorProof
 from data_layer.schemas.sessions import NewSession
 from data_layer.services.own_paths import is_own_path
-from data_layer.services.request_limits import RequestKind
+from data_layer.services.rate_limits import RequestKind
 from data_layer.web.authentication import (
     COOKIE,
     COOKIE_RULES,

@@ -7,7 +7,6 @@ from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from data_layer.services.accounts.administration import Administration
-from data_layer.services.accounts.attempts import LoginAttempts
 from data_layer.services.accounts.confirmations import Confirmations
 from data_layer.services.accounts.factors import Factors
 from data_layer.services.accounts.identities import ExternalIdentities, ExternalLogin
@@ -18,7 +17,7 @@ from data_layer.services.accounts.passwords import PasswordHasher
 from data_layer.services.accounts.profiles import Profiles
 from data_layer.services.accounts.registration import Registered, Registration, RegistrationRequest, VerifiedAddress
 from data_layer.services.accounts.second_factors import SecondFactors
-from data_layer.services.accounts.throttle import LoginThrottle
+from data_layer.services.accounts.throttle import LoginAttempts, LoginThrottle
 from data_layer.services.accounts.tools import AccountDependencies, MailedTokens
 from data_layer.services.arguments import checks_arguments
 

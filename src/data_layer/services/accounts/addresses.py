@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from email_validator import EmailNotValidError, validate_email
 
-from data_layer.entities.texts import normalize_email
+from data_layer.entities.columns import normalize_email
 from data_layer.errors import InvalidValueError
 
 _LONGEST = 320

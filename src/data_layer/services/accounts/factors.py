@@ -34,11 +34,11 @@ from data_layer.schemas.factors import (
     PasskeyChallenge,
 )
 from data_layer.services.accounts import passkeys, totp
-from data_layer.services.accounts.attempts import LoginAttempts
 from data_layer.services.accounts.challenges import ADD_PASSKEY, CONFIRM, LIFETIME
 from data_layer.services.accounts.confirmations import Confirmations
 from data_layer.services.accounts.passkeys import refused
 from data_layer.services.accounts.second_factors import SecondFactors, hash_code, new_codes
+from data_layer.services.accounts.throttle import LoginAttempts
 from data_layer.services.accounts.tools import (
     AccountDependencies,
     admin_entry,

@@ -30,9 +30,9 @@ from data_layer.schemas.factors import FactorProof
 from data_layer.schemas.sessions import NewSession
 from data_layer.schemas.users import ExternalIdentity, IdentityView, LoginMethods, UserFull, check_avatar
 from data_layer.services.accounts.addresses import deliverable_email, placeholder_email
-from data_layer.services.accounts.attempts import record_failed_login
 from data_layer.services.accounts.confirmations import Confirmations
 from data_layer.services.accounts.login import check_texts, record_login
+from data_layer.services.accounts.throttle import record_failed_login
 from data_layer.services.accounts.tools import (
     IDENTITY_COLUMNS,
     AccountDependencies,

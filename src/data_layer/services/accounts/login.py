@@ -20,10 +20,15 @@ from data_layer.schemas.sessions import GeoLocation, NewSession, TokenPair
 from data_layer.schemas.users import UserFull
 from data_layer.services.accounts import passkeys
 from data_layer.services.accounts.addresses import login_name
-from data_layer.services.accounts.attempts import Attempt, LoginAttempts, record_failed_login, wrong_credentials
 from data_layer.services.accounts.challenges import LIFETIME, LOG_IN, invalid_challenge
 from data_layer.services.accounts.second_factors import SecondFactors
-from data_layer.services.accounts.throttle import LoginThrottle
+from data_layer.services.accounts.throttle import (
+    Attempt,
+    LoginAttempts,
+    LoginThrottle,
+    record_failed_login,
+    wrong_credentials,
+)
 from data_layer.services.accounts.tools import AccountDependencies, changed, check_usable, own_entry, require_usable
 
 _LONGEST_TEXT = 255

@@ -14,9 +14,8 @@ from data_layer.repositories.unit_of_work import UnitOfWork
 from data_layer.schemas.actors import ANONYMOUS, Actor
 from data_layer.schemas.users import UserAdmin, UserFull
 from data_layer.services.accounts.addresses import login_name
-from data_layer.services.accounts.attempts import LoginAttempts
 from data_layer.services.accounts.one_time_tokens import OneTimeToken, Purpose, invalid_token
-from data_layer.services.accounts.throttle import LoginThrottle
+from data_layer.services.accounts.throttle import LoginAttempts, LoginThrottle
 from data_layer.services.accounts.tools import (
     AccountDependencies,
     MailedTokens,
@@ -60,7 +59,7 @@ class PasswordChanges:
             PermissionDeniedError: for anybody but the owner.
             InvalidCredentialsError: the current password is wrong, or there is none: reset it by mail then.
             TooManyAttemptsError: too many failed lately.
-            WeakPasswordError: see ``password_policy``.
+            WeakPasswordError: see ``passwords.check_new_password``.
             ChangedMeanwhileError: the password was changed elsewhere at the same moment.
             OverloadedError: too many passwords wait to be checked.
         """
@@ -133,7 +132,7 @@ class PasswordChanges:
 
         Raises:
             InvalidOneTimeTokenError: when the token is unknown, expired or used. It is checked before the password.
-            WeakPasswordError: see ``password_policy``; the token still works then.
+            WeakPasswordError: see ``passwords.check_new_password``; the token still works then.
             OverloadedError: too many passwords wait to be hashed; the token still works then.
         """
         # Looked at first, and not yet used up: hashing is costly, and strangers may send anything.
@@ -167,7 +166,7 @@ class PasswordChanges:
             password: the password.
 
         Raises:
-            WeakPasswordError: see ``password_policy``.
+            WeakPasswordError: see ``passwords.check_new_password``.
             NotFoundError: there is no such account.
             OverloadedError: too many passwords wait to be hashed.
         """

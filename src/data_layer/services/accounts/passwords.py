@@ -1,4 +1,6 @@
-"""Passwords become hashes here, and are compared with them: off the event loop, and in equal time for everybody.
+"""Passwords: which new ones are refused, and how they are hashed and compared, in equal time for every account.
+
+Hashing runs off the event loop.
 
 A stored hash is ``v1:`` and what bcrypt makes of the base64 text of HMAC-SHA-256(password). The first hash carries
 every byte of a password past bcrypt's limit of 72, and NUL bytes too; it is keyed with a constant of ours, so that
@@ -15,14 +17,16 @@ import os
 import re
 import threading
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
+from importlib import resources
+from itertools import pairwise
 from typing import Self, TypeVar
 
 import bcrypt
 
-from data_layer.errors import OverloadedError
+from data_layer.errors import OverloadedError, WeakPasswordError
 
 Result = TypeVar("Result")
 
@@ -34,6 +38,11 @@ _KEY = b"data_layer.password.v1"
 _STORED = re.compile(r"v1:\$2b\$(?P<rounds>0[4-9]|[12][0-9]|3[01])\$[./A-Za-z0-9]{53}")
 _WAITING_PER_THREAD = 32
 _MOST_THREADS = 8
+
+_FEWEST_DIFFERENT = 4
+_LONGEST_DECORATION = 5  # "summer" and up to so many digits and signs is still "summer".
+_SHORTEST_NAME = 4
+_REFUSED_CATEGORIES = {"Cc": "a control character", "Cs": "half a surrogate pair", "Cn": "an unassigned character"}
 
 
 def normalize(password: str) -> str:
@@ -147,3 +156,70 @@ def _rounds_of(stored: str | None) -> int | None:
     """The rounds of a stored hash; none for a text that is not a hash of ours, which no password fits."""
     found = _STORED.fullmatch(stored or "")
     return int(found["rounds"]) if found else None
+
+
+def check_new_password(password: str, *, minimum: int, personal: Iterable[str] = (), field: str = "password") -> None:
+    """Refuse a password that others would try first, after NIST SP 800-63B: length counts, kinds of characters do not.
+
+    Refused are short ones, the most common ones, repetitions and sequences, the person's own address or name, and
+    characters that cannot be typed again reliably (control characters, unassigned ones; RFC 8265, section 4.2).
+
+    Args:
+        password: what the person chose.
+        minimum: fewest characters (PASSWORD_MIN_LENGTH).
+        personal: the address and the names of the person, which are no passwords.
+        field: what the caller's argument is called, which the error names: ``password`` or ``new``.
+
+    Raises:
+        WeakPasswordError: with the reason; it never repeats the password.
+    """
+    weakness = _weakness(password, minimum, personal)
+    if weakness is not None:
+        reason, text = weakness
+        what = "the password" if field == "password" else f"the {field} password"
+        raise WeakPasswordError(f"{what} {text}", field=field, reason=reason)
+
+
+def _weakness(password: str, minimum: int, personal: Iterable[str]) -> tuple[str, str] | None:
+    """Why a password is refused, as a name and as text; None for one that is taken."""
+    if len(password) > MAXIMUM_LENGTH:
+        return "too_long", f"may have {MAXIMUM_LENGTH} characters at most"
+    for character in password:
+        if kind := _REFUSED_CATEGORIES.get(unicodedata.category(character)):
+            return "untypable", f"holds {kind}, which cannot be typed again; remove it"
+    password = normalize(password)
+    if len(password) < minimum:
+        return "too_short", f"needs {minimum} characters or more; a few words in a row are easy to remember"
+    folded = password.casefold()
+    if _is_common(folded):
+        return "common", "is one of the most common ones, which are tried first; choose another"
+    if len(set(folded)) < _FEWEST_DIFFERENT or _is_sequence(folded):
+        return "repetitive", "repeats a few characters or is a sequence; choose another"
+    if any(_is_like(folded, name.casefold()) for name in personal):
+        return "personal", "is the address or the name of the account; choose another"
+    return None
+
+
+@cache
+def _common() -> frozenset[str]:
+    file = resources.files("data_layer.services.accounts").joinpath("common_passwords.txt")
+    return frozenset(line for line in file.read_text(encoding="utf-8").splitlines() if not line.startswith("#"))
+
+
+def _is_common(folded: str) -> bool:
+    word = folded.rstrip("0123456789!?.,-_#$*+@ ")
+    return folded in _common() or (len(folded) - len(word) <= _LONGEST_DECORATION and word in _common())
+
+
+def _is_sequence(folded: str) -> bool:
+    steps = {ord(after) - ord(before) for before, after in pairwise(folded)}
+    return steps in ({1}, {-1})
+
+
+def _is_like(folded: str, name: str) -> bool:
+    letters = _letters(name)
+    return folded == name or (len(letters) >= _SHORTEST_NAME and _letters(folded) == letters)
+
+
+def _letters(text: str) -> str:
+    return "".join(filter(str.isalpha, text))

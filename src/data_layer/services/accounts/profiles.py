@@ -9,8 +9,8 @@ from uuid import UUID
 import orjson
 
 from data_layer.entities import User
+from data_layer.entities.columns import json_object_of
 from data_layer.entities.enums import AuditAction, UserStatus
-from data_layer.entities.json_values import json_object_of
 from data_layer.errors import InvalidValueError, ValueTooLongError
 from data_layer.observability.log import get_log
 from data_layer.repositories.unit_of_work import UnitOfWork

@@ -83,7 +83,7 @@ class Registration:
 
         Raises:
             DuplicateError: somebody has the address; of several who register it at once, all but one get this.
-            WeakPasswordError: see ``password_policy``.
+            WeakPasswordError: see ``passwords.check_new_password``.
             InvalidValueError: for an unusable address or name.
             OverloadedError: too many passwords wait to be hashed.
         """
@@ -119,7 +119,7 @@ class Registration:
             by_mail: queue the mail for ``data.mails`` in the same transaction; no token is returned then.
 
         Raises:
-            WeakPasswordError: see ``password_policy``.
+            WeakPasswordError: see ``passwords.check_new_password``.
             InvalidValueError: for an unusable address or name.
             OverloadedError: too many passwords wait to be hashed.
         """
@@ -223,7 +223,7 @@ class Registration:
         Raises:
             PermissionDeniedError: for anybody else.
             DuplicateError: somebody has the address.
-            WeakPasswordError: see ``password_policy``.
+            WeakPasswordError: see ``passwords.check_new_password``.
             InvalidValueError: for an unusable address or name.
         """
         require(actor, Permission.CREATE_ACCOUNT)

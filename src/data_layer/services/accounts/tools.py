@@ -37,8 +37,7 @@ from data_layer.services.accounts.one_time_tokens import (
     owner_of,
 )
 from data_layer.services.accounts.passkeys import PasskeySite
-from data_layer.services.accounts.password_policy import check_new_password
-from data_layer.services.accounts.passwords import PasswordHasher
+from data_layer.services.accounts.passwords import PasswordHasher, check_new_password
 from data_layer.services.acting import as_of_now
 from data_layer.services.audit.service import AuditService
 from data_layer.services.mails.queue import MailQueue
@@ -153,7 +152,7 @@ def check_password_of(user: User, password: str, *, minimum: int, field: str = "
     """Refuse a password that is weak, or known from the account itself.
 
     Raises:
-        WeakPasswordError: see ``password_policy``.
+        WeakPasswordError: see ``passwords.check_new_password``.
     """
     personal = (user.email, user.email.partition("@")[0], user.first_name, user.last_name, user.display_name or "")
     names = (*personal, f"{user.first_name}{user.last_name}", f"{user.last_name}{user.first_name}")

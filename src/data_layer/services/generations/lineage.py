@@ -31,8 +31,8 @@ import orjson
 from uuid_utils.compat import uuid7
 
 from data_layer.entities import AuditLog, GeneratedCode, Generation, GenerationEvent, Project, UsageEntry
+from data_layer.entities.columns import WHITE_SPACE
 from data_layer.entities.enums import AuditAction, GenerationStatus, GenerationType, RequestType
-from data_layer.entities.texts import WHITE_SPACE
 from data_layer.entities.time_ordered_ids import id_at
 from data_layer.errors import DuplicateError, InvalidValueError, NotFoundError, ValueTooLongError
 from data_layer.repositories.lineage import KnownGeneration, Wanted

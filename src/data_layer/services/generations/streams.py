@@ -31,9 +31,8 @@ import orjson
 from uuid_utils.compat import uuid7
 
 from data_layer.concurrency import cancel_and_wait
+from data_layer.entities.columns import MAXIMUM_TEXT_SIZE, json_object_of
 from data_layer.entities.enums import GenerationStatus
-from data_layer.entities.json_values import json_object_of
-from data_layer.entities.texts import MAXIMUM_TEXT_SIZE
 from data_layer.entities.time_ordered_ids import id_at
 from data_layer.errors import (
     DataLayerError,

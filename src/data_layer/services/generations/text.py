@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from data_layer.entities.json_values import DEEPEST
+from data_layer.entities.columns import DEEPEST
 
 _SURROGATE = re.compile(rb"\xed[\xa0-\xbf]")
 _REPLACED = re.compile(rb"\x00|\xed[\xa0-\xaf][\x80-\xbf]\xed[\xb0-\xbf][\x80-\xbf]|\xed[\xa0-\xbf][\x80-\xbf]")

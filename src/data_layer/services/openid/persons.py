@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from data_layer.entities.texts import check_text
+from data_layer.entities.columns import check_text
 from data_layer.errors import InvalidTextError
 
 _LONGEST = 2048

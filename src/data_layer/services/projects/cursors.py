@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from data_layer.entities.texts import check_text
+from data_layer.entities.columns import check_text
 from data_layer.errors import InvalidTextError, InvalidValueError
 from data_layer.repositories.projects import Position
 from data_layer.schemas.projects import ProjectOrder, ProjectSummary

@@ -6,8 +6,8 @@ from typing import Any
 from uuid import UUID
 
 from data_layer.entities import Project
+from data_layer.entities.columns import check_text
 from data_layer.entities.enums import ProjectStatus
-from data_layer.entities.texts import check_text
 from data_layer.errors import NotFoundError
 from data_layer.repositories.repository import MAXIMUM_PAGE
 from data_layer.repositories.unit_of_work import Transactions, UnitOfWork

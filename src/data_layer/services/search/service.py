@@ -13,8 +13,8 @@ from uuid import UUID
 
 from data_layer.concurrency import cancel_and_wait
 from data_layer.entities import Project
+from data_layer.entities.columns import check_text
 from data_layer.entities.enums import ProjectStatus
-from data_layer.entities.texts import check_text
 from data_layer.errors import DataLayerError, InvalidValueError
 from data_layer.observability.log import get_log
 from data_layer.repositories.project_search import Found, Scope, Wanted

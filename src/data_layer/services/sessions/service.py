@@ -14,9 +14,8 @@ from uuid_utils.compat import uuid7
 from data_layer.context import current_context
 from data_layer.database.listener import Listener
 from data_layer.entities import AuditLog, Session, User
+from data_layer.entities.columns import check_text, json_object_of
 from data_layer.entities.enums import AuditAction, AuditLevel, SessionType
-from data_layer.entities.json_values import json_object_of
-from data_layer.entities.texts import check_text
 from data_layer.errors import AccountInactiveError, ChangedMeanwhileError, InvalidValueError, NotFoundError
 from data_layer.repositories.sessions import Lifetime
 from data_layer.repositories.unit_of_work import Transactions, UnitOfWork

@@ -1,4 +1,4 @@
-"""The ``usage_entries`` table, what was used of paid models, and its sums by day: ``usage_days``, ``usage_totals``."""
+"""What was used of paid models, entry by entry and summed up by day, and what a person may spend in a month."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     Date,
+    DateTime,
     ForeignKey,
     Index,
     Numeric,
@@ -24,7 +25,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, MappedColumn, mapped_column
 
-from data_layer.entities.base import Choice, Entity, short_text
+from data_layer.entities.base import Entity, Timestamped, short_text
+from data_layer.entities.columns import Choice
 from data_layer.entities.enums import CodeStack, UsageOutcome
 
 MOST_TOKENS = 10**12
@@ -123,4 +125,35 @@ usage_totals = Table(
     *(Column(kind, BigInteger(), nullable=False) for kind in TOKEN_KINDS),
     Column("cost", Numeric(24, 8), nullable=False),
     Index("ix_usage_totals_day", "day"),
+)
+
+
+class Budget(Timestamped, Entity, kw_only=True):
+    """The most that a person may spend in a calendar month of UTC, in one currency."""
+
+    __tablename__ = "budgets"
+
+    user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id"))
+    currency: Mapped[str] = currency()
+    monthly_limit: Mapped[Decimal] = mapped_column(money())
+
+    __table_args__ = (
+        CheckConstraint("monthly_limit >= 0", name="monthly_limit"),
+        currency_rule(),
+        UniqueConstraint("user_id", "currency"),
+    )
+
+
+# A plain table: it is changed by statements only, under the lock of the budget's row. One that has expired counts for
+# nothing, and goes with the next reservation of its budget.
+budget_reservations = Table(
+    "budget_reservations",
+    Entity.metadata,
+    Column("id", Uuid(), primary_key=True),
+    Column("budget_id", Uuid(), ForeignKey("budgets.id", ondelete="CASCADE"), nullable=False),
+    Column("amount", money(), nullable=False),
+    Column("expires_at", DateTime(timezone=True), nullable=False),
+    Column("created_at", DateTime(timezone=True), server_default=func.now(), nullable=False),
+    CheckConstraint("amount >= 0", name="amount"),
+    Index("ix_budget_reservations_budget_id", "budget_id"),
 )
