@@ -12,7 +12,7 @@ from fastapi import FastAPI, Request
 
 from data_layer import DataLayer
 from data_layer.services import rate_limits
-from data_layer.web.application import Application
+from data_layer.web.middleware import Application
 from tests.api.chromium import seen_in_chromium
 from tests.api.test_projects import create, people, refused
 from tests.observability.support import events, log_to_memory

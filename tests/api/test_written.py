@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from data_layer.schemas.base import Value
-from data_layer.web.written import WrittenAnswers
+from data_layer.web.routing import WrittenAnswers
 
 LARGE = 5_000
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Literal
 
 from fastapi import BackgroundTasks, Response
 
-from data_layer.api.mails import queue_mail
 from data_layer.api.request_models import (
     AccountDeletion,
     Address,
@@ -20,12 +20,15 @@ from data_layer.api.request_models import (
 from data_layer.api.routes import Call, Routes
 from data_layer.entities.enums import ApiScope
 from data_layer.errors import InvalidValueError
+from data_layer.observability.log import get_log
 from data_layer.schemas.base import Value
 from data_layer.schemas.users import ProfileChanges, UserFull
 from data_layer.services.accounts.addresses import login_name
 from data_layer.services.rate_limits import RequestKind
 from data_layer.web.authentication import COOKIE, REGISTRATION_COOKIE, RegistrationProof, refuse_other_sites
 from data_layer.web.conditions import moment_if_sent, moment_tag
+
+log = get_log(__name__)
 
 _PROOF_SECONDS = 86_400  # As long as the mailed token.
 _COOKIE: dict[str, Any] = {"secure": True, "httponly": True, "samesite": "strict"}
@@ -88,14 +91,14 @@ async def register(call: Call, body: NewAccount, response: Response) -> Accepted
 @routes.post("/verification", summary="Ask for a mail to verify the address", **_asking)
 async def ask_for_verification(call: Call, body: Address, after: BackgroundTasks) -> Accepted:
     """It is sent to an address that is not verified, once in five minutes."""
-    after.add_task(queue_mail, partial(call.data.accounts.request_email_verification, body.email, by_mail=True))
+    after.add_task(_queue_mail, partial(call.data.accounts.request_email_verification, body.email, by_mail=True))
     return Accepted()
 
 
 @routes.post("/password-reset", summary="Ask for a mail to choose a new password", **_asking)
 async def ask_for_reset(call: Call, body: Address, after: BackgroundTasks) -> Accepted:
     """It is sent to the address of an account, once in five minutes."""
-    after.add_task(queue_mail, partial(call.data.accounts.request_password_reset, body.email, by_mail=True))
+    after.add_task(_queue_mail, partial(call.data.accounts.request_password_reset, body.email, by_mail=True))
     return Accepted()
 
 
@@ -160,3 +163,15 @@ async def delete(call: Call, body: AccountDeletion, response: Response) -> None:
         raise InvalidValueError("email is not the address of this account, so nothing was deleted", field="email")
     await call.data.accounts.delete(call.actor, call.user_id, **body.shown)
     response.delete_cookie(COOKIE, **_COOKIE | {"samesite": "lax"})
+
+
+async def _queue_mail(request: Callable[[], Awaitable[object]]) -> None:
+    """Have a mail queued after the answer, so that neither its content nor its time reveals whether an account exists.
+
+    A failure is logged, because nobody waits for the outcome: the person asks again.
+    """
+    try:
+        await request()
+    except Exception as error:  # noqa: BLE001  (the answer was sent: there is nobody to raise it to)
+        # A traceback may hold the token.
+        log.error("mail_not_queued", error=type(error).__name__)  # noqa: TRY400

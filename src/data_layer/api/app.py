@@ -32,17 +32,15 @@ from data_layer.api import (
     usage,
     variants,
 )
-from data_layer.api.route_index import RouteIndex
 from data_layer.services.rate_limits import RequestLimiter
-from data_layer.web.application import Application
 from data_layer.web.authentication import People
 from data_layer.web.compression import CompressionMiddleware
 from data_layer.web.cross_origin import allow_origins, origins_with_cookies
-from data_layer.web.direct import DirectRoutes
 from data_layer.web.errors import add_error_handlers
-from data_layer.web.middleware import RequestMiddleware, TracingMiddleware
+from data_layer.web.middleware import Application, RequestMiddleware, TracingMiddleware
 from data_layer.web.proxies import TrustedProxies
 from data_layer.web.rate_limits import rate_limiter
+from data_layer.web.routing import DirectRoutes, RouteIndex
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -41,11 +41,11 @@ from data_layer.services.rate_limits import RequestKind
 from data_layer.web.authentication import Caller, People, authenticate, people_of
 from data_layer.web.compression import decompressed
 from data_layer.web.deadlines import Deadline, seconds_for, within
-from data_layer.web.direct import DirectHandler, Handle
 from data_layer.web.downloads import GeneratedResponse
 from data_layer.web.errors import described
 from data_layer.web.middleware import add_to_answer
 from data_layer.web.rate_limits import admit
+from data_layer.web.routing import DirectHandler, Handle
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 

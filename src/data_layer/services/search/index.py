@@ -17,9 +17,11 @@ the page has more words than fit            it is indexed without them
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic
+from typing import NamedTuple
 from uuid import UUID
 
 from data_layer.entities import Project
@@ -29,8 +31,7 @@ from data_layer.repositories.project_search import IndexedTexts, IndexState, Pag
 from data_layer.repositories.unit_of_work import Transactions
 from data_layer.services.search.languages import dictionary_of
 from data_layer.services.search.page_text import LONGEST_TEXT, visible_text
-from data_layer.services.search.vector import SearchedText, searched_words
-from data_layer.services.search.words import cut
+from data_layer.services.search.words import cut, exact_lexeme, is_alone, words_of
 
 log = get_log(__name__)
 
@@ -41,6 +42,10 @@ _LARGEST_GROUP = 4 * 2**20
 _MOST_PROMPTS, _LONGEST_PROMPT = 100, 4_000
 # Together with the page these stay below what fits into a vector, in three forms each.
 _LONGEST_TEXT = 32 * 1024
+_WEIGHTS = "ABCD"
+_GAP = 2  # Between two texts, so that no phrase goes from one to the next.
+_LAST_PLACE = 16_383
+"""PostgreSQL knows no places behind it: words are found there, phrases are not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,3 +221,38 @@ def _texts(source: _Source, codes: Mapping[UUID, str]) -> IndexedTexts:
         ]
     )
     return IndexedTexts(vector, reduced, source.dictionary, prompts, page_text)
+
+
+class SearchedText(NamedTuple):
+    """A text, and how many bytes of its words are searched."""
+
+    text: str
+    limit: int
+
+
+def searched_words(texts: Sequence[SearchedText]) -> tuple[str, list[str]]:
+    """What goes into the search vector of a project: a vector as text for ``tsvector``, and words for dictionaries.
+
+    The words as they are become lexemes with an equals sign before them, with the places where they stand; what the
+    dictionaries of PostgreSQL make of the words has none. So a quoted word is not found by what another is reduced to.
+
+    Args:
+        texts: four, the one that weighs most first.
+    """
+    places: dict[str, list[str]] = defaultdict(list)
+    reduced: list[str] = []
+    place = 0
+    for (text, limit), weight in zip(texts, _WEIGHTS, strict=True):
+        words: list[str] = []
+        room = limit
+        for word in words_of(text):
+            room -= len(word.text.encode()) + 1
+            if room < 0:
+                break
+            place += 1
+            places[word.text].append(f"{min(place, _LAST_PLACE)}{weight}")
+            if not is_alone(word.text):
+                words.append(word.text)
+        reduced.append(" ".join(words))
+        place += _GAP
+    return " ".join(f"'{exact_lexeme(word)}':{','.join(found)}" for word, found in places.items()), reduced

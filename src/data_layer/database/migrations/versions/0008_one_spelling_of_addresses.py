@@ -92,7 +92,7 @@ def _changes() -> dict[object, str]:
 
 
 def _spelled(address: str) -> str:
-    """``entities.texts.normalize_email`` as it was when this migration was written."""
+    """``entities.columns.normalize_email`` as it was when this migration was written."""
     address = unicodedata.normalize("NFC", address.strip())
     if not re.fullmatch(r"[^@\s]+@[^@\s]+", address):
         return address

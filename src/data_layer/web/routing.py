@@ -1,4 +1,4 @@
-"""The direct way from a request to a handler that only reads.
+"""How a request finds its handler: directly where that only reads, and among few routes everywhere else.
 
 FastAPI reads every request as if its handler had everything that one can have: it opens three exit stacks, solves a
 tree of dependencies, wraps ``send`` to see whether the answer has begun, and validates what the handler has validated.
@@ -15,17 +15,19 @@ parameters of path and query needs none of it.
 
 So there is one way to declare a route, and which way a request takes is not seen in its answer. ``DirectRoutes`` stands
 before the application, finds the route by the segments of the path, and hands on whatever it does not answer.
+``RouteIndex`` stands in the router's place for all that, and saves it asking each of two hundred routes.
 """
 
 from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping
 from functools import partial
 from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
 
-from fastapi import Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.datastructures import DefaultPlaceholder, QueryParams
 from fastapi.dependencies.utils import request_params_to_args
 from fastapi.routing import APIRoute
@@ -36,14 +38,67 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from data_layer.errors import DataLayerError
 from data_layer.schemas.base import Value
 from data_layer.web.errors import failure, http_failure
-from data_layer.web.written import Write, WrittenAnswers
 
+Write = Callable[[Value], bytes]
 Arguments = dict[str, Any]
 Handle = Callable[[Request], Coroutine[Any, Any, Response]]
 
 _READ = frozenset({"GET", "HEAD"})
 _JSON = (b"content-type", b"application/json")
 _PARAMETER = re.compile(r"\{(\w+)\}")
+_INDEXED = 2
+"""Segments of a path by which ``RouteIndex`` finds a part of the routes."""
+
+_CAPACITY = 4 * 2**20
+_OVERHEAD = 4 * 1024
+"""Bytes that an entry counts for beside its JSON: its value lives as long."""
+_LARGEST_SHARE = 8
+
+
+class _Written(NamedTuple):
+    value: Value
+    body: bytes
+
+
+class WrittenAnswers:
+    """What was written lately.
+
+    Nobody can change a value, and the cache hands the same objects to all its readers (``schemas.base``). So a value
+    whose fields are the very objects of one before has the same JSON. An entry holds its value, so that no other object
+    gets the id of one in it; the entries that were used longest ago are dropped first.
+
+    Args:
+        capacity: bytes of JSON.
+    """
+
+    def __init__(self, capacity: int = _CAPACITY) -> None:
+        self._capacity = capacity
+        self._size = 0
+        self._entries: OrderedDict[Hashable, _Written] = OrderedDict()
+
+    def json(self, value: Value, write: Write) -> bytes:
+        """Return the JSON of a value.
+
+        Args:
+            value: what is answered.
+            write: makes the JSON; always the same for values of one type.
+        """
+        key = (type(value), *map(id, vars(value).values()))
+        found = self._entries.get(key)
+        if found is not None:
+            self._entries.move_to_end(key)
+            return found.body
+        body = write(value)
+        if len(body) <= self._capacity // _LARGEST_SHARE:
+            self._keep(key, _Written(value, body))
+        return body
+
+    def _keep(self, key: Hashable, written: _Written) -> None:
+        self._entries[key] = written
+        self._size += len(written.body) + _OVERHEAD
+        while self._size > self._capacity:
+            _, dropped = self._entries.popitem(last=False)
+            self._size -= len(dropped.body) + _OVERHEAD
 
 
 class DirectHandler:
@@ -254,3 +309,46 @@ class DirectRoutes:
         if end is not None:
             path.update(zip(end.names, values, strict=True))
         return end
+
+
+class RouteIndex:
+    """Hands a request to a router that has only the routes whose paths begin like its own.
+
+    A router asks its routes one after the other. Here those that begin with the same two segments, such as
+    ``/v1/projects``, have a router of their own, which holds whatever could take such a path, in the same order. So it
+    answers as the whole router would, also with 404 and 405. Every other request goes to the whole router.
+
+    Args:
+        whole: has every route; those that are added later are found only under other beginnings.
+    """
+
+    def __init__(self, whole: APIRouter) -> None:
+        self._whole: ASGIApp = whole.middleware_stack
+        literals = [(_literal(route), route) for route in whole.routes]
+        begins = {_beginning(literal) for literal, _ in literals}
+        self._parts = {begin: _part(literals, begin) for begin in begins if begin is not None}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: D102  (ASGI)
+        # Below a root path the routers strip it first.
+        is_plain = scope["type"] == "http" and not scope.get("root_path")
+        begin = _beginning(scope["path"]) if is_plain else None
+        part = None if begin is None else self._parts.get(begin)
+        await (self._whole if part is None else part)(scope, receive, send)
+
+
+def _beginning(path: str) -> str | None:
+    """The first segments of a path, with a slash behind them; None where there are fewer."""
+    segments = path.split("/", _INDEXED + 1)
+    return f"{'/'.join(segments[: _INDEXED + 1])}/" if len(segments) > _INDEXED else None
+
+
+def _literal(route: BaseRoute) -> str:
+    """What each path of a route begins with; of an unknown kind of route nothing."""
+    path: str = getattr(route, "path", "")
+    return path.partition("{")[0]
+
+
+def _part(literals: Iterable[tuple[str, BaseRoute]], begin: str) -> ASGIApp:
+    """A router of those that may take paths with this beginning."""
+    alike = [route for literal, route in literals if f"{literal}/".startswith(begin) or begin.startswith(literal)]
+    return APIRouter(routes=alike, redirect_slashes=False).middleware_stack
