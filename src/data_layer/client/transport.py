@@ -110,7 +110,7 @@ class Patience:
         self._backoff.reset()
 
     async def wait(self, at_least: float | None = None) -> bool:
-        """Wait before the next attempt; False: there is no time for it."""
+        """Wait before the next attempt; False: too little time is left for it."""
         now = time.monotonic()
         if self._until is None:
             self._until = now + self._seconds

@@ -85,7 +85,7 @@ class Migrator:
         """Where the database stands; one query if the tables fit.
 
         Raises:
-            DatabaseMissingError: there is no such database.
+            DatabaseMissingError: the database does not exist.
             DatabaseUnavailableError: the server cannot be reached.
             DatabaseLoginError: the server refused the user.
         """
@@ -97,7 +97,7 @@ class Migrator:
 
         Raises:
             SchemaMismatchError: it is behind, ahead or another application's; the message names the remedy.
-            DatabaseMissingError: there is no such database.
+            DatabaseMissingError: the database does not exist.
             DatabaseUnavailableError: the server cannot be reached.
             DatabaseLoginError: the server refused the user.
         """

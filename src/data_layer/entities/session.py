@@ -23,7 +23,7 @@ from data_layer.entities.enums import SessionStatus, SessionType
 
 
 class Session(Timestamped, Entity, kw_only=True):
-    """Someone who is logged in. ``session_id`` is a keyed hash of the token that the client holds, never the token."""
+    """A session of a person. ``session_id`` is a keyed hash of the token that the client holds, never the token."""
 
     __tablename__ = "sessions"
 

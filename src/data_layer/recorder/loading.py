@@ -24,7 +24,7 @@ def load_application(name: str) -> ASGIApp:
     """Import ``MODULE:NAME``, with the working directory on the path, as uvicorn does.
 
     Raises:
-        ConfigurationError: there is no such application.
+        ConfigurationError: the application does not exist.
     """
     module_name, _, attribute = name.partition(":")
     if not module_name or not attribute:

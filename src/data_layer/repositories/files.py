@@ -388,7 +388,7 @@ class FileRepository(AppendRepository[FileReference]):
         """The object that a file refers to.
 
         Raises:
-            NotFoundError: there is no such file.
+            NotFoundError: the file does not exist.
         """
         statement = select(StoredFile).join(FileReference, FileReference.file_id == StoredFile.id)
         found = await self._session.find(statement.where(FileReference.id == file_id))

@@ -250,7 +250,7 @@ class Repository(AppendRepository[E]):
         """Add to counters of a row, in SQL, so that no simultaneous addition is lost.
 
         Raises:
-            NotFoundError: when there is no such row.
+            NotFoundError: the row does not exist.
             InvalidValueError: for a name that is not a counter.
         """
         check_id("entity_id", entity_id)

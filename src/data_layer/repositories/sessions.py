@@ -77,7 +77,7 @@ class SessionRepository(Repository[Session]):
         The user's row is locked first, so that the limit also holds when several sessions begin at once.
 
         Returns:
-            The session, or ``None`` when there is no active account with this id; and the sessions that were ended.
+            The session, or ``None`` when no active account has this id; and the sessions that were ended.
         """
         values = [getattr(session, name) for name in sql.INSERTED]
         seconds = min(lifetime.idle, lifetime.maximum)

@@ -181,7 +181,7 @@ class UserRepository(Repository[User]):
         """Delete the account: its personal data, sessions, projects and files go, the id stays for the audit trail.
 
         Raises:
-            NotFoundError: when there is no such row.
+            NotFoundError: the row does not exist.
         """
         self._invalidate(*account_keys(entity.id))
         # First: an archive that is being finished is either seen here, or finds its row gone and is removed.

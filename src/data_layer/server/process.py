@@ -54,7 +54,7 @@ class Role:
 
     @property
     def is_alone(self) -> bool:
-        """Whether there is no supervisor, so that this process answers while it starts, and owns the data folder."""
+        """Whether it runs without a supervisor, so that it answers while it starts, and owns the data folder."""
         return self.folder is None
 
 

@@ -30,7 +30,7 @@ log = get_log(__name__)
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 60.0
 _GOOD_SECONDS = 60.0
-"""Who has served for so long is replaced quickly again."""
+"""A worker that has served for so long is replaced quickly again."""
 _SPARE_SECONDS = 3.0
 """How much longer than a worker's own limit the supervisor waits before it kills it."""
 

@@ -74,7 +74,7 @@ class Permission(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Who has a permission: owners of the thing, and everybody from a role on.
+    """The callers to whom a permission is given: owners of the thing, and everybody from a role on.
 
     ``outranked``: others need a higher role than the owner, so that moderators do not act against each other or against
     administrators. An administrator may act on everybody.

@@ -117,7 +117,7 @@ class ShareService:
             after: the id of the last share of the page before.
 
         Raises:
-            NotFoundError: there is no such project, or the actor may not see its shares.
+            NotFoundError: the project does not exist, or the actor may not see its shares.
         """
         async with self._transactions() as tx:
             await _open(tx, actor, project_id, Permission.READ_SHARES)
@@ -127,7 +127,7 @@ class ShareService:
         """End a share at once and for good; whether it was not revoked already.
 
         Raises:
-            NotFoundError: there is no such share, or the actor may not end it.
+            NotFoundError: the share does not exist, or the actor may not end it.
         """
         async with self._transactions() as tx:
             actor = await as_of_now(tx, actor)

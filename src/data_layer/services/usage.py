@@ -327,7 +327,7 @@ class UsageService:
         Raises:
             ChangedMeanwhileError: the budget is no longer the one that the caller has seen.
             PermissionDeniedError: the actor is not an administrator.
-            NotFoundError: there is no such person.
+            NotFoundError: the person does not exist.
             InvalidValueError: a value is out of range; ``field`` says which.
         """
         require(actor, Permission.SET_BUDGET, owner=user_id)

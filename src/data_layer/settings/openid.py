@@ -61,7 +61,7 @@ Names = Annotated[tuple[PlainText, ...], BeforeValidator(split_list), COMMA_SEPA
 
 
 class OpenIdSettings(SettingsPart):
-    """Who is believed about who somebody is, and how much is believed."""
+    """Which issuers may identify people, and how far each is trusted."""
 
     # OpenID Connect
     oidc_issuer: IssuerUrl | None = Field(

@@ -194,7 +194,7 @@ class Storage(Protocol):
 
         Raises:
             FileTooLargeError: there is more content than one file may have.
-            StorageFullError: there is no room left.
+            StorageFullError: the storage is full.
             InvalidValueError: the content type, the metadata or another value breaks a rule.
             ContentMismatchError: the content has another SHA-256 than it must have.
             FileExistsInStorageError: the key is taken, and ``overwrite`` is False.
@@ -354,7 +354,7 @@ class StorageAdministration(Protocol):
 
         Raises:
             StorageUnavailableError: they cannot.
-            StorageFullError: there is no room left.
+            StorageFullError: the storage is full.
         """
         ...
 

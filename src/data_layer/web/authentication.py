@@ -157,7 +157,7 @@ async def authenticate(request: Request, scope: ApiScope | None = None) -> Calle
         scope: what an API key must be good for; without one no key is accepted.
 
     Raises:
-        AuthenticationError: when there is no token, or it is not accepted.
+        AuthenticationError: no token was sent, or it is not accepted.
         PermissionDeniedError: when another site has sent it.
         MissingScopeError: the API key is not good for this.
     """

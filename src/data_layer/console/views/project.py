@@ -96,7 +96,7 @@ async def _find(
         is_counted: whether this is a view of the project.
 
     Raises:
-        NotFoundError: there is no such project, version or variant.
+        NotFoundError: the project, version or variant does not exist.
     """
     project = await call.data.projects.open(call.actor, project_id, is_counted=is_counted)
     generations = await call.data.generations.history(call.actor, project_id, limit=most)

@@ -293,7 +293,7 @@ class Factors:
 
         Raises:
             PermissionDeniedError: the actor may not do it.
-            NotFoundError: there is no such account.
+            NotFoundError: the account does not exist.
         """
         async with self._dependencies.transactions() as tx:
             await load_authorized(tx, actor, Permission.RESET_FACTORS, user_id)

@@ -110,7 +110,7 @@ class PasswordChanges:
 
         Raises:
             PermissionDeniedError: for anybody but moderators.
-            NotFoundError: there is no such account.
+            NotFoundError: the account does not exist.
         """
         async with self._dependencies.transactions() as tx:
             user = await load_authorized(tx, actor, Permission.READ_ACCOUNT_AS_ADMIN, user_id)
@@ -167,7 +167,7 @@ class PasswordChanges:
 
         Raises:
             WeakPasswordError: see ``passwords.check_new_password``.
-            NotFoundError: there is no such account.
+            NotFoundError: the account does not exist.
             OverloadedError: too many passwords wait to be hashed.
         """
         async with self._dependencies.transactions() as tx:

@@ -84,7 +84,7 @@ class Profiles:
         """What anybody may see of somebody; of a deleted account the id.
 
         Raises:
-            NotFoundError: when there is no such account.
+            NotFoundError: the account does not exist.
         """
         async with self._dependencies.transactions() as tx:
             return UserPublic.model_validate(await tx.users.get(user_id))
@@ -178,7 +178,7 @@ class Profiles:
             AuthenticationError: what the owner has shown is not right; see ``remove_factor``.
             InvalidValueError: neither password nor proof was shown, and the account has one of them.
             LastAdminError: for the last active administrator.
-            NotFoundError: when there is no such account, or it was deleted already.
+            NotFoundError: the account does not exist, or it was deleted already.
         """
         require(actor, Permission.DELETE_ACCOUNT, owner=user_id)
         if actor.user_id == user_id:

@@ -397,7 +397,7 @@ class GenerationService(Lineage):
             name: of the new project; by default that of the original and "(copy)".
 
         Raises:
-            NotFoundError: there is no such project, version or variant.
+            NotFoundError: the project, version or variant does not exist.
             InvalidValueError: it is not complete, or the name cannot be one.
         """
         async with self._transactions() as tx:

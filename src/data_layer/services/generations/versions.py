@@ -71,7 +71,7 @@ class Versions:
         """A version with its code; the view is counted, as those of projects are (see ``data.projects.open``).
 
         Raises:
-            NotFoundError: there is no such project, version or variant.
+            NotFoundError: the project, version or variant does not exist.
         """
         async with self._transactions() as tx:
             await open_project(tx, actor, project_id, Permission.READ_CODE, reason=reason)
@@ -85,7 +85,7 @@ class Versions:
         The view is counted, see ``version``.
 
         Raises:
-            NotFoundError: there is no such project, or nothing in it is complete.
+            NotFoundError: the project does not exist, or nothing in it is complete.
         """
         async with self._transactions() as tx:
             await open_project(tx, actor, project_id, Permission.READ_CODE, reason=reason)
@@ -114,7 +114,7 @@ class Versions:
             reason: see ``history``.
 
         Raises:
-            NotFoundError: there is no such project, version or variant.
+            NotFoundError: the project, version or variant does not exist.
         """
         async with self._transactions() as tx:
             await open_project(tx, actor, project_id, Permission.READ_CODE, reason=reason)
@@ -126,7 +126,7 @@ class Versions:
         """Make an earlier version the last one again: a generation of its own, made from the one that is restored.
 
         Raises:
-            NotFoundError: there is no such project, version or variant.
+            NotFoundError: the project, version or variant does not exist.
             InvalidValueError: it is not complete.
         """
         async with self._transactions() as tx:
@@ -140,7 +140,7 @@ async def code_at(tx: UnitOfWork, project_id: UUID, number: int, variant: int | 
     """The code of a version; of the selected variant, unless one is named.
 
     Raises:
-        NotFoundError: there is no such version or variant.
+        NotFoundError: the version or variant does not exist.
     """
     missing = NotFoundError(f"the project has no version {number}" + ("" if variant is None else f".{variant}"))
     if not all(0 <= value < 2**31 for value in (number, variant or 0)):

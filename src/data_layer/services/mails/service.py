@@ -93,7 +93,7 @@ class MailService:
         """Send everything that is due now; how many mails were sent.
 
         Raises:
-            ConflictError: there is no mail server.
+            ConflictError: no mail server is configured.
             MailServerError: it takes no mails. What was not sent stays in the queue.
         """
         if self._transport is None:
@@ -155,7 +155,7 @@ class MailService:
 
         Raises:
             PermissionDeniedError: in production, or to anybody but the operator: it opens an account.
-            NotFoundError: there is no such mail.
+            NotFoundError: the mail does not exist.
         """
         require(actor, Permission.READ_MAILS)
         if not self._shows_links or not actor.is_system:

@@ -124,7 +124,7 @@ class Provider(Protocol):
         """Where a login begins."""
 
     async def identify(self, callback: Callback, login: PendingLogin) -> ExternalIdentity:
-        """Who has logged in."""
+        """Return the person who has logged in."""
 
     async def check(self) -> str:
         """Ask what is needed for a login, and return what answered."""
@@ -175,7 +175,7 @@ class OpenIdProvider:
         return _with_query(metadata.authorization_endpoint, query)
 
     async def identify(self, callback: Callback, login: PendingLogin) -> ExternalIdentity:
-        """Who has logged in.
+        """Return the person who has logged in.
 
         Raises:
             LoginDeniedError: nobody has.
@@ -297,7 +297,7 @@ class GitHubProvider:
         return _with_query(f"{self.configuration.base}/login/oauth/authorize", query)
 
     async def identify(self, callback: Callback, login: PendingLogin) -> ExternalIdentity:
-        """Who has logged in, with the primary address if GitHub has verified it.
+        """Return the person who has logged in, with the primary address if GitHub has verified it.
 
         Raises:
             LoginDeniedError: nobody has.

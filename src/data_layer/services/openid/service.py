@@ -139,7 +139,7 @@ class OpenIdService:
             next_path: where to go on afterwards, a path of this host.
 
         Raises:
-            NotFoundError: there is no such provider.
+            NotFoundError: the provider does not exist.
             InvalidValueError: the path leads elsewhere.
             IssuerError: the issuer does not answer, or with something that cannot be used.
         """
@@ -173,7 +173,7 @@ class OpenIdService:
             challenge: of ``accounts.begin_confirmation``, where a passkey has answered it.
 
         Raises:
-            NotFoundError: there is no such provider.
+            NotFoundError: the provider does not exist.
             AuthenticationError: what was shown is not right; see ``accounts.confirm_link``.
             InvalidValueError: the path leads elsewhere; or neither password nor proof was shown.
             IssuerError: the issuer does not answer, or with something that cannot be used.
@@ -207,7 +207,7 @@ class OpenIdService:
             issuer: who says so (RFC 9207).
 
         Raises:
-            NotFoundError: there is no such provider.
+            NotFoundError: the provider does not exist.
             InvalidLoginError: the login was not begun in this browser, took too long, or was used before.
             LoginDeniedError: the person or the issuer has refused.
             InvalidTokenError: the ID token is not to be believed.
@@ -253,7 +253,7 @@ class OpenIdService:
         """Ask a provider for what is needed to log in, and return what answered.
 
         Raises:
-            NotFoundError: there is no such provider.
+            NotFoundError: the provider does not exist.
             IssuerError: it does not answer, or with something that cannot be used.
         """
         found = self._all.get(provider)

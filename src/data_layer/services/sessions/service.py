@@ -41,7 +41,7 @@ _BATCH = 1000
 
 @checks_arguments
 class SessionService:
-    """Who is logged in, for how long, and on which devices.
+    """Sessions: who is logged in, for how long, and on which devices.
 
     A session lives for SESSION_TTL after its last use, and for SESSION_MAX_AGE at most. However it ends, in whatever
     process or by SQL, it is refused everywhere within two seconds (``watermark`` says why). Without Redis everything
@@ -118,7 +118,7 @@ class SessionService:
         longest without use ends.
 
         Raises:
-            AccountInactiveError: when there is no active account with this id.
+            AccountInactiveError: no active account has this id.
         """
         async with self._transactions() as tx:
             return await self.begin(tx, user_id, kind=kind, device_id=device_id, place=place)
@@ -232,7 +232,7 @@ class SessionService:
 
         Raises:
             PermissionDeniedError: when the actor may not see them.
-            NotFoundError: when there is no such user.
+            NotFoundError: the user does not exist.
         """
         require(actor, Permission.LIST_SESSIONS)
         async with self._transactions() as tx:
@@ -266,7 +266,7 @@ class SessionService:
 
         Raises:
             PermissionDeniedError: when the actor may not do it.
-            NotFoundError: when there is no such user.
+            NotFoundError: the user does not exist.
         """
         check_text("reason", reason)
         require(actor, Permission.REVOKE_SESSIONS, owner=user_id)
