@@ -348,7 +348,7 @@ async def _of_shown(tx: UnitOfWork, arrival: _Arrival, owner_id: UUID, project_i
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """Where variants go; ``generation`` is what has arrived before, ``is_new_project`` that the project is yet to be made."""
+    """Where variants go; ``generation`` is what has arrived before, ``is_new_project`` that there is no project yet."""
 
     owner_id: UUID
     project_id: UUID
