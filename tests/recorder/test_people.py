@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from data_layer import DataLayer
+from data_layer.cli.recorder import _observer
 from data_layer.errors import ConfigurationError
 from data_layer.recorder.application import LOGIN_PATH
 from data_layer.recorder.loading import load_application
@@ -53,6 +55,28 @@ async def test_page_api_and_application_share_a_port(data: DataLayer, backend: B
         for path in ("/../outside.txt", "/%2e%2e/outside.txt", "/assets/%2e%2e/%2e%2e/outside.txt", "/assets/%00"):
             assert "outside" not in (await client.get(path, headers=HTML)).text
     assert backend.lifespan == ["started", "stopped"]
+
+
+@pytest.mark.parametrize("login", [True, False])
+async def test_who_starts_it_for_several_people_gets_a_code_for_the_first_account(
+    data: DataLayer,
+    capsys: pytest.CaptureFixture[str],
+    login: bool,  # noqa: FBT001
+) -> None:
+    terminal = _observer(data.settings, offers_code=login)
+    await terminal.opened(data)
+    terminal.serving(data)
+    said = capsys.readouterr().out
+    found = re.search(r"/console/first and enter (\S+)", said)
+    assert (found is not None) is login
+    if found is not None:
+        await data.first_administrator.claim(
+            found[1], email="ada@example.com", first_name="Ada", last_name="Lee", password=PASSWORD
+        )
+        terminal = _observer(data.settings, offers_code=True)
+        await terminal.opened(data)
+        terminal.serving(data)
+        assert "/console/first" not in capsys.readouterr().out
 
 
 async def test_behind_a_proxy_the_application_sees_the_client(data: DataLayer, backend: Backend) -> None:

@@ -70,7 +70,7 @@ async def _serve(settings: Settings, application: ASGIApp, options: RecorderOpti
         settings,
         listen(settings.service),
         stop_request(settings),
-        _observer(settings),
+        _observer(settings, offers_code=options.needs_login),
         Role(prepares=not settings.is_production),
         served=around_application(application, options, largest_message=largest_message),
     )
@@ -78,17 +78,26 @@ async def _serve(settings: Settings, application: ASGIApp, options: RecorderOpti
     return True
 
 
-def _observer(settings: Settings) -> Observer:
+def _observer(settings: Settings, *, offers_code: bool) -> Observer:
+    from data_layer.cli.terminal import say_code
     from data_layer.server import LogObserver, authority
 
     class Terminal(LogObserver):
-        """Shows where the page is."""
+        """Shows where the page is, and how people who log in get the first account."""
+
+        code: str | None = None
+
+        async def opened(self, data: DataLayer, /) -> None:
+            await super().opened(data)
+            if offers_code:
+                self.code = await data.first_administrator.offer()
 
         def serving(self, data: DataLayer, /) -> None:
             super().serving(data)
             address = f"http://{authority(settings.service)}"
             say(f"Screenshot to Code: {address}/")
             say(f"Your projects:      {address}/my-projects")
+            say_code(address, self.code)
             say("Press Ctrl-C to stop.")
 
     return Terminal(settings.service)

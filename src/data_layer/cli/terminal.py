@@ -57,13 +57,18 @@ class Terminal(Observer):
         for name, place in places.items():
             console.print(Text(f"{name:>9}  ", style="bold").append(plain(place), style="not bold"), soft_wrap=True)
         say(f"Press Ctrl-C to stop. In another terminal: {_program()} projects list")
-        if self._code is not None:
-            say(f"No administrator exists yet: open {service}/console/first and enter {self._code} (shown only now)")
+        say_code(service, self._code)
         say(f"Look at everything in the console: {service}/console")
 
     def stopping(self) -> None:
         """Say that it will take a moment."""
         say("Stopping …")
+
+
+def say_code(service: str, code: str | None) -> None:
+    """Say how the first administrator is made; nothing where there is one, and so no code."""
+    if code is not None:
+        say(f"No administrator exists yet: open {service}/console/first and enter {code} (shown only now)")
 
 
 def _program() -> str:
