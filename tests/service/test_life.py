@@ -30,6 +30,8 @@ def test_the_first_start_prints_where_everything_is(first_start: tuple[Path, str
     assert output.index("Starting …") < output.index("example project: ") < output.index(READY)
     assert output.rstrip().endswith("Stopping …")
     assert "\x1b" not in output, "colours are for terminals"
+    assert output.count("database_migrated") == 1
+    assert "migration_progressed" not in output, "a hundred lines before the address of the page"
     assert "alembic" not in output
     assert "uvicorn" not in output
 

@@ -82,10 +82,11 @@ def prepare(migrator: Migrator, listener: ProgressListener) -> None:
         migrator.require_current()
     except (DatabaseMissingError, SchemaBehindError):
         migrator.create()
-        migrator.migrate(on_progress=listener)
+        revisions = migrator.migrate(on_progress=listener)
+        log.info("database_migrated", revisions=len(revisions))
 
 
 def log_progress(progress: MigrationProgress) -> None:
-    """Listen to a migration on behalf of the log."""
+    """Listen to a migration on behalf of the log; a first start has a hundred steps, which few people want to see."""
     revision = progress.revision.identifier if progress.revision else None
-    log.info("migration_progressed", revision=revision, step=progress.event)
+    log.debug("migration_progressed", revision=revision, step=progress.event)
