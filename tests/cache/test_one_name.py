@@ -16,6 +16,7 @@ import pytest
 from redis.exceptions import ReadOnlyError
 
 from data_layer.cache import Cache
+from data_layer.cache.wire.node import LARGE
 from data_layer.config import Settings
 from data_layer.errors import CacheError, CacheReadOnlyError, CacheUnavailableError
 from data_layer.testing.redis_server import RedisServer
@@ -126,6 +127,38 @@ class TestAfterAFailover:
             assert new.execute("GET", "count") == "520"
             (primary,) = await runner.primaries()
             assert primary.breaker.is_closed
+
+    async def test_commands_under_way_when_only_the_address_shows_it_are_answered(
+        self, old: RedisServer, new: RedisServer
+    ) -> None:
+        """Both take themselves for the primary, and no moment is without commands that may not be repeated."""
+        async with Endpoint(old) as endpoint, running(endpoint.url) as runner:
+            await runner.run("PING")
+            endpoint.server = new
+            counted = 0
+
+            async def count(key: bytes, piece: bytes) -> None:
+                nonlocal counted
+                while not await asyncio.to_thread(new.execute, "EXISTS", "small", "large"):
+                    for _ in range(50):
+                        await runner.run("APPEND", key, piece, repeatable=False)
+                        counted += len(piece)
+
+            async with asyncio.timeout(LIMIT), asyncio.TaskGroup() as group:
+                for _ in range(8):
+                    group.create_task(count(b"small", b"x"))
+                group.create_task(count(b"large", b"x" * LARGE))
+            lengths = [int(server.execute("STRLEN", key)) for server in (old, new) for key in ("small", "large")]
+            assert sum(lengths) == counted
+
+    async def test_a_large_command_that_finds_another_server_goes_to_it(
+        self, old: RedisServer, new: RedisServer
+    ) -> None:
+        async with Endpoint(old) as endpoint, running(endpoint.url) as runner:
+            await runner.run("PING")
+            endpoint.server = new
+            await runner.run("SET", b"large", b"x" * 2 * LARGE, repeatable=False)
+            assert await asyncio.to_thread(new.execute, "STRLEN", "large") == 2 * LARGE
 
     async def test_an_invalidation_reaches_the_new_server(self, old: RedisServer, new: RedisServer) -> None:
         """Also where the old one has nothing at the key and so nothing to refuse."""

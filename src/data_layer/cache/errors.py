@@ -25,6 +25,10 @@ class ScriptUnknownError(CacheError):
     """The server has not seen the script that was called by its hash."""
 
 
+class ServerReplacedError(CacheUnavailableError):
+    """The address leads to another server than before. Nothing was sent, and the next attempt goes to that server."""
+
+
 _REFUSALS: dict[str, type[CacheError]] = {
     "NOAUTH": CacheLoginError,
     "WRONGPASS": CacheLoginError,

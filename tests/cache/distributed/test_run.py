@@ -69,6 +69,7 @@ async def test_no_read_is_older_than_the_bound_while_two_servers_behind_one_name
     assert outcome.verdict.writes > 5
 
 
+@pytest.mark.timeout(300)
 async def test_it_finds_fault_with_a_cache_that_does_not_notice_a_change_of_roles(plan: Plan) -> None:
     # Whether a process reads from a demoted server at the wrong moment is chance: about every second run shows it.
     for _ in range(10):

@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 import signal
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -151,10 +152,15 @@ def sabotage(what: str | None) -> None:
         write_intents.WriteIntents.announce = announce_nothing  # type: ignore[method-assign, assignment]
         write_intents.WriteIntents.settle_soon = settle_nothing  # type: ignore[method-assign, assignment]
     elif what == "roles":
+        Connection.ask_role = _confirm_anyway  # type: ignore[method-assign, assignment]
         Connection.watch_role = Node.require_same_server = _do_nothing  # type: ignore[method-assign, assignment]
         errors.DEMOTIONS = frozenset()  # Final, but this is sabotage.
     elif what == "leases":
         loading.Loading._fill = fill_anyway  # type: ignore[method-assign, assignment]
+
+
+def _confirm_anyway(_connection: Connection, confirmed: Callable[[], None]) -> None:
+    confirmed()
 
 
 def _do_nothing(*_: object) -> None:

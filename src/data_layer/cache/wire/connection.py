@@ -36,6 +36,7 @@ ROLE_CHECK_SECONDS = 0.25
 """How often a server is asked whether it is still a primary; no NAT or load balancer calls such a connection idle."""
 _SILENCE_SECONDS = 0.4
 _PROOF_SECONDS = 0.5
+_LAST_ANSWERS_SECONDS = 0.1
 _HELLO = pack(("HELLO",))
 _INCOMPLETE: Final = object()
 
@@ -106,6 +107,7 @@ class Connection(asyncio.Protocol):
         self._reason: ConnectionFailure | None = None
         self._heard = loop.time()
         self._is_watched = self._is_holding = False
+        self._last_reason: str | None = None
         self._role_questions = 0
         self._role_timer: asyncio.TimerHandle | None = None
         self._proof_timer: asyncio.TimerHandle | None = None
@@ -168,7 +170,7 @@ class Connection(asyncio.Protocol):
         Neither has to wait for a task, so a busy loop delays each of them by one turn at most. The connection ends if
         the server is not a primary, or does not answer.
         """
-        if self._reason is not None or self._transport is None:
+        if self._reason is not None or self._last_reason is not None or self._transport is None:
             return
         self._write()
         self._waiting.append(cast("asyncio.Future[Any]", _RoleQuestion(partial(self._note_confirmation, confirmed))))
@@ -187,6 +189,17 @@ class Connection(asyncio.Protocol):
         """Close the connection at once; waiting callers get the reason."""
         self._break(ConnectionLost(reason))
 
+    def finish(self, reason: str) -> None:
+        """Write nothing more, and close the connection as soon as all that was written has been answered.
+
+        What was not written may be sent elsewhere. Answers that take longer than 0.1 s are not waited for.
+        """
+        if not self._writes:
+            self.close(reason)
+        elif self._last_reason is None:
+            self._last_reason = reason
+            self._loop.call_later(_LAST_ANSWERS_SECONDS, self.close, reason)
+
     def watch_role(self) -> None:
         """From now on, check again and again that the server is there and a primary."""
         self._is_watched = True
@@ -194,7 +207,8 @@ class Connection(asyncio.Protocol):
 
     def require_proof(self) -> None:
         """Write nothing more until the server has answered that it is a primary."""
-        if self._is_holding or self._reason is not None or not self._is_watched:
+        is_ending = self._reason is not None or self._last_reason is not None
+        if self._is_holding or is_ending or not self._is_watched:
             return
         self._write()
         self._is_holding = True
@@ -253,7 +267,7 @@ class Connection(asyncio.Protocol):
         unwritten = self._unwritten
         if self._transport is None or not unwritten:
             return
-        if self._is_holding:
+        if self._is_holding or self._last_reason is not None:
             if len(self._waiting) >= self._maximum_waiting:
                 self._fill()
             return
@@ -283,7 +297,9 @@ class Connection(asyncio.Protocol):
                     self._latencies.note(now - written)
         while marks and marks[0][0] <= answered:
             _release(marks.popleft()[1])
-        if self.is_full:
+        if self._last_reason is not None and not writes:
+            self.close(self._last_reason)
+        elif self.is_full:
             self._make_room()
 
     def _fill(self) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from hiredis import ReplyError
 
-from data_layer.cache.errors import ConnectionFailure, ConnectionLost, translate
+from data_layer.cache.errors import ConnectionFailure, ConnectionLost, ServerReplacedError, translate
 from data_layer.cache.wire.connection import Command, Connection, pack
 from data_layer.cache.wire.node import LARGE, Node
 from data_layer.cache.wire.routing import Routing
@@ -275,7 +275,7 @@ class Dispatcher:
                 connection = primary.queue.connection or await primary.wait_for_turn()
                 answers = [await waiter for waiter in [connection.send(command) for command in packed]]
         except CacheUnavailableError as error:
-            if not primary.is_closed:
+            if not primary.is_closed and not isinstance(error, ServerReplacedError):
                 raise
             # It turned out not to be a primary any longer; nothing was sent.
             return [ConnectionLost(str(error), was_written=False)]

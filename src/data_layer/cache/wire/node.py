@@ -9,7 +9,7 @@ from time import monotonic
 from typing import Any
 
 from data_layer.cache.address import ServerAddress
-from data_layer.cache.errors import translate
+from data_layer.cache.errors import ServerReplacedError, translate
 from data_layer.cache.wire.breaker import BreakerState, CircuitBreaker
 from data_layer.cache.wire.connection import Connection, OnPush
 from data_layer.cache.wire.connector import Connector
@@ -259,22 +259,26 @@ class Node:
         return connection
 
     def abandon(self, reason: str) -> None:
-        """Close all connections, so that the next command looks up where the server is."""
+        """Close all connections, so that the next command looks up where the server is.
+
+        Commands that have been written are answered first if that takes no longer than a moment: whether one that may
+        not be repeated was carried out could not be known otherwise.
+        """
         if self._main is not None:
-            self._main.close(reason)
+            self._main.finish(reason)
         self._close_others(reason)
 
     def require_same_server(self, run_id: str) -> None:
         """Close all connections if they lead to another process than the one with this id.
 
         Raises:
-            CacheUnavailableError: when they do.
+            ServerReplacedError: when they do.
         """
         if self._main is not None and self._main.run_id != run_id:
             reason = "its address leads to another server now"
             logger.info("cache_server_replaced", server=self.name)
             self.abandon(reason)
-            raise CacheUnavailableError(f"Redis at {self.name} was replaced: {reason}")
+            raise ServerReplacedError(f"Redis at {self.name} was replaced: {reason}")
 
     def prepare_again(self) -> None:
         """Hold all commands until ``prepare`` has been awaited once more."""
@@ -417,8 +421,10 @@ class Node:
         return [*self._listening, *([self._large_connection] if self._large_connection is not None else [])]
 
     def _close_others(self, reason: str) -> None:
-        for connection in self._others:
+        for connection in list(self._listening):
             connection.close(reason)
+        if self._large_connection is not None:
+            self._large_connection.finish(reason)
 
     def _doubt(self) -> None:
         """Another connection has ended: the one for commands proves that its server is there and a primary."""
@@ -428,7 +434,7 @@ class Node:
     def _require_same_server(self, connection: Connection) -> None:
         try:
             self.require_same_server(connection.run_id)
-        except CacheUnavailableError:
+        except ServerReplacedError:
             connection.close()
             raise
 
