@@ -97,7 +97,7 @@ class TestAServerThatIsGone:
         async def be_silent(_command: list[bytes], _writer: asyncio.StreamWriter) -> None:
             pass
 
-        async with Peer(be_silent, is_silent=True) as peer, running(peer.url, connect=200, command=50) as runner:
+        async with Peer(be_silent, is_silent=True) as peer, running(peer.url, command=50) as runner:
             (primary,) = await runner.primaries()
             for _ in range(FAILURES_BEFORE_OPENING):
                 with pytest.raises(CacheTimeoutError):

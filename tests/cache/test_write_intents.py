@@ -127,11 +127,11 @@ class TestOneWriter:
     async def test_an_intent_of_the_dead_ends_with_its_deadline(
         self, cache: Cache, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(write_intents, "INTENT_SECONDS", 0.2)
+        monkeypatch.setattr(write_intents, "INTENT_SECONDS", 1.0)
         await announce(cache, "key")
         assert await cache.get_or_load("key", loader(1), 60) == 1
         assert await cache.get("key") is None
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(1.1)
         assert await cache.get_or_load("key", loader(2), 60) == 2
         assert await cache.get("key") == 2
 
@@ -205,7 +205,7 @@ class TestManyWriters:
 class TestWithoutRedis:
     async def test_what_cannot_be_told_is_told_before_anything_is_read(self, cache_at: CacheAt) -> None:
         with RedisServer(unix_socket=True, options=["save 3600 1"]) as server:
-            async with cache_at(server.url, command=300) as cache, cache_at(server.url) as witness:
+            async with cache_at(server.url, command=700) as cache, cache_at(server.url) as witness:
                 await witness.set("key", "old", 600)
                 await witness.set("kept", "value", 600)
                 assert await cache.get("key") == "old"
@@ -235,7 +235,7 @@ class TestWithoutRedis:
     ) -> None:
         monkeypatch.setattr(write_intents, "MOST_REMEMBERED", 10)
         with RedisServer(unix_socket=True) as server:
-            async with cache_at(server.url, command=300) as cache, cache_at(server.url) as witness:
+            async with cache_at(server.url, command=700) as cache, cache_at(server.url) as witness:
                 await witness.set_many({f"key-{number}": "old" for number in range(50)}, 600)
                 await cache.check()
                 server.pause()
@@ -254,7 +254,7 @@ class TestWithoutRedis:
         self, cache_at: CacheAt
     ) -> None:
         with RedisServer(unix_socket=True) as server:
-            async with cache_at(server.url, command=400) as cache, cache_at(server.url) as other:
+            async with cache_at(server.url, command=700) as cache, cache_at(server.url) as other:
                 await cache.set("key", "old", 60)
                 server.pause()
                 changed = await announce(cache, "key")
@@ -284,7 +284,7 @@ class TestWithoutRedis:
 
     async def test_writing_costs_one_time_limit_at_most(self, cache_at: CacheAt) -> None:
         with RedisServer(unix_socket=True) as server:
-            async with cache_at(server.url, connect=300, command=300) as cache:
+            async with cache_at(server.url, connect=300, command=700) as cache:
                 await cache.check()
                 server.pause()
                 async with asyncio.timeout(LONG):
@@ -363,7 +363,7 @@ class TestTransactions:
     async def test_a_write_goes_on_without_redis(self, data: DataLayer, cache_at: CacheAt) -> None:
         user = make_user()
         with RedisServer(unix_socket=True) as server:
-            async with cache_at(server.url, connect=300, command=300) as broken:
+            async with cache_at(server.url, connect=300, command=700) as broken:
                 server.kill()
                 hooks = CommitHooks(changed_keys=broken.transaction_keys)
                 async with UnitOfWork(data.database, hooks) as tx:
