@@ -153,7 +153,7 @@ def test_ctrl_c_ends_the_waiting_for_another_migration(command_on_nothing: Comma
         other.execute("SELECT pg_advisory_lock(%s)", [LOCK])
         with subprocess.Popen(
             [PROGRAM, "db", "migrate"],
-            env=clean_environment() | command_on_nothing.environment,
+            env=clean_environment() | command_on_nothing.environment | {"DB_SLOW_STATEMENT": "0"},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -21,6 +21,7 @@ BEGIN, END = b"\x1b[?1049h", b"\x1b[?1049l"
 @contextmanager
 def watching(command: Commands, *options: str, output: int) -> Iterator[subprocess.Popen[bytes]]:
     environment = clean_environment() | command.environment | {"TERM": "xterm", "COLUMNS": "80", "LINES": "24"}
+    environment["DB_SLOW_STATEMENT"] = "0"  # On a busy machine a statement may be slow, which would be said.
     with subprocess.Popen(
         [PROGRAM, "stats", "--watch", "0.5", *options],
         env=environment,
