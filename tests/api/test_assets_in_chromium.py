@@ -27,17 +27,17 @@ document.forms[0].submit();
 START = """<!doctype html><body><script>(async () => {
   const body = JSON.stringify({email: "owner@example.com", password: "PASSWORD", cookie: true});
   await fetch("/v1/sessions", {method: "POST", headers: {"content-type": "application/json"}, body});
-  const show = async (address) => {
+  const show = async (address, patience) => {
     const frame = document.createElement("iframe");
-    const shown = new Promise((done) => { frame.onload = done; setTimeout(done, 3000); });
+    const shown = new Promise((done) => { frame.onload = done; setTimeout(done, patience); });
     frame.src = address;
     document.body.append(frame);
     await shown;
   };
   const found = await fetch("ASSET");
   const seen = {status: String(found.status), hostile: String((await found.text()).includes("serviceWorker"))};
-  await show("ASSET");
-  await show("/control");
+  await show("ASSET", 3000);
+  await show("/control", 30000);
   new Image().src = "/seen?" + encodeURIComponent(JSON.stringify(seen));
 })();</script>"""
 

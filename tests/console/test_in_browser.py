@@ -294,8 +294,9 @@ async def tell_the_story(browser: Browser, base: str, project: str) -> None:
         await page.get_by_role("button", name="Move to the trash").click()
         await page.get_by_role("button", name="Undo").click()
         await expect(page.get_by_role("status")).to_contain_text("back from the trash")
+        await page.wait_for_load_state()  # The script that listens runs after the text is there.
         await page.keyboard.press("/")
-        assert await page.evaluate("document.activeElement.id") == "q"
+        await expect(page.locator("#q")).to_be_focused()
 
 
 async def read_without_scripts(browser: Browser, base: str, project: str) -> None:

@@ -75,6 +75,8 @@ class Road:
         else:
             there, away = await asyncio.open_connection(self._host, self._target)
         self._writers |= {writer, away}
+        if not self.is_open:  # It was closed meanwhile.
+            self.cut()
         answered = asyncio.Event()
         answered.set()
         try:

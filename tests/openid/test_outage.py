@@ -58,6 +58,8 @@ class Way:
         else:
             there, away = await asyncio.open_connection(str(folder), int(str(port)))
         self._writers += [writer, away]
+        if not self.is_open:  # It was closed meanwhile.
+            self.close()
         await asyncio.gather(_pump(reader, away), _pump(there, writer))
 
 
