@@ -215,7 +215,7 @@ async def test_transactions_by_their_end(data: DataLayer) -> None:
 
 
 async def test_the_pool_and_those_who_wait_for_it(settings: Settings) -> None:
-    small = settings.replaced(db_max_connections=1, db_min_connections=1, db_pool_timeout=0.5)
+    small = settings.replaced(db_max_connections=1, db_min_connections=1, db_pool_timeout=1.5)
     async with DataLayer(small) as data:
 
         async def read() -> None:

@@ -22,7 +22,7 @@ async def main(database_url: str, redis_url: str, spill: str, uploads: str) -> N
         audit_spill_folder=Path(spill),
         local_storage_path=Path(uploads),
         audit_flush_interval=0.05,
-        db_connect_timeout=1,
+        db_connect_timeout=3,
     )
     async with DataLayer(settings) as data:
         report("open")

@@ -61,7 +61,7 @@ def apart(server: PostgresqlServer, settings: Settings) -> Settings:
         local_storage_path=settings.storage.local_storage_path,
         audit_spill_folder=settings.audit.audit_spill_folder,
         audit_flush_interval=0.05,
-        db_connect_timeout=1,
+        db_connect_timeout=3,
     )
 
 

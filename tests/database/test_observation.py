@@ -117,7 +117,7 @@ class TestStatements:
 
     async def test_a_cancelled_statement_is_told_as_such(self, data: DataLayer, recorder: Recorder) -> None:
         with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.2), data.transaction() as tx:
+            async with asyncio.timeout(1), data.transaction() as tx:
                 await tx.execute(named("tests.sleep", text("SELECT pg_sleep(30)")))
         assert [error for names, _, error in recorder.round_trips if names == ("tests.sleep",)] == ["cancelled"]
 

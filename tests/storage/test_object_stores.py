@@ -36,7 +36,9 @@ from data_layer.testing.storage_servers import AzuriteServer, MotoServer, Rclone
 from .proxy import Proxy
 
 MEBIBYTE = 1024 * 1024
+PATIENT = Limits(connect_timeout=10, timeout=15, retries=2, retry_timeout=5)
 HASTY = Limits(connect_timeout=1, timeout=1, retries=2, retry_timeout=5)
+"""For a server that does not answer."""
 
 
 @pytest.fixture
@@ -53,17 +55,19 @@ async def opened(storage: StorageBackend) -> AsyncIterator[StorageBackend]:
         await storage.close()
 
 
-def s3(server: Any, bucket: str, address: str | None = None, **place: Any) -> S3Storage:
+def s3(server: Any, bucket: str, address: str | None = None, *, limits: Limits = PATIENT, **place: Any) -> S3Storage:
     values = {"credentials": server.credentials, **place}
     return S3Storage(
-        S3Location(bucket, endpoint=address or server.address, **values), max_file_size=100 * MEBIBYTE, limits=HASTY
+        S3Location(bucket, endpoint=address or server.address, **values), max_file_size=100 * MEBIBYTE, limits=limits
     )
 
 
-def azure(server: AzuriteServer, container: str, address: str | None = None) -> AzureStorage:
+def azure(
+    server: AzuriteServer, container: str, address: str | None = None, *, limits: Limits = PATIENT
+) -> AzureStorage:
     text = server.connection_string.replace(server.address, address or server.address)
     place = AzureLocation.of_connection_string(text, container)
-    return AzureStorage(place, max_file_size=100 * MEBIBYTE, limits=HASTY)
+    return AzureStorage(place, max_file_size=100 * MEBIBYTE, limits=limits)
 
 
 def every_operation(storage: StorageBackend) -> list[Any]:
@@ -109,7 +113,10 @@ async def test_opening_while_the_server_is_gone(bucket: str) -> None:
 @pytest.mark.slow
 async def test_a_server_that_does_not_answer(rclone_server: RcloneServer, bucket: str) -> None:
     rclone_server.make_bucket(bucket)
-    async with Proxy(rclone_server.port) as proxy, opened(s3(rclone_server, bucket, proxy.address)) as storage:
+    async with (
+        Proxy(rclone_server.port) as proxy,
+        opened(s3(rclone_server, bucket, proxy.address, limits=HASTY)) as storage,
+    ):
         await storage.upload(b"kept", "a", "text/plain")
         proxy.mute()
         for operation in (storage.upload(b"x", "a", "text/plain"), storage.stat("a"), storage.download("a")):
@@ -123,13 +130,13 @@ async def test_a_server_that_does_not_answer(rclone_server: RcloneServer, bucket
 
 @pytest.mark.parametrize("kind", ["s3", "azure"])
 async def test_a_connection_that_was_forgotten_while_idle_is_not_used(
-    request: pytest.FixtureRequest, bucket: str, kind: str, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest, bucket: str, kind: str
 ) -> None:
-    monkeypatch.setitem(globals(), "HASTY", Limits(timeout=15, retries=0, idle_timeout=0.3))
+    limits = Limits(timeout=15, retries=0, idle_timeout=0.3)
     server: Any = request.getfixturevalue("rclone_server" if kind == "s3" else "azurite_server")
     server.make_bucket(bucket)
     connect: Any = s3 if kind == "s3" else azure
-    async with Proxy(server.port) as proxy, opened(connect(server, bucket, proxy.address)) as storage:
+    async with Proxy(server.port) as proxy, opened(connect(server, bucket, proxy.address, limits=limits)) as storage:
         await storage.upload(b"x", "a", "text/plain")
         proxy.forget()
         await asyncio.sleep(1)
@@ -188,7 +195,7 @@ async def test_wrong_credentials_and_nothing_secret_in_the_errors(
     place = AzureLocation(bucket, EMULATOR_ACCOUNT, f"{azurite_server.address}/{EMULATOR_ACCOUNT}", sas=sas)
     for storage in (
         s3(rclone_server, bucket, credentials=other),
-        AzureStorage(place, max_file_size=1, limits=HASTY),
+        AzureStorage(place, max_file_size=1, limits=PATIENT),
     ):
         with pytest.raises(StoragePermissionError, match="credentials") as caught:
             await storage.initialize()
@@ -290,11 +297,11 @@ async def test_a_container_is_made_private_and_a_public_one_refused(azurite_serv
 async def test_creating_where_it_is_not_allowed_or_not_reached(azurite_server: AzuriteServer, bucket: str) -> None:
     nowhere = S3Location(bucket, endpoint="http://127.0.0.1:9", credentials=S3Credentials("id", "hidden-secret"))
     place = AzureLocation(bucket, EMULATOR_ACCOUNT, f"{azurite_server.address}/{EMULATOR_ACCOUNT}", account_key="aGlk")
-    hasty = Limits(connect_timeout=0.5, timeout=0.5, retries=0)
+    once = Limits(connect_timeout=10, timeout=15, retries=0)
     with pytest.raises(StorageUnavailableError):
-        await S3Storage(nowhere, max_file_size=1, limits=hasty).create()
+        await S3Storage(nowhere, max_file_size=1, limits=once).create()
     with pytest.raises(StoragePermissionError):
-        await AzureStorage(place, max_file_size=1, limits=hasty).create()
+        await AzureStorage(place, max_file_size=1, limits=once).create()
 
 
 PROGRAM = """

@@ -28,11 +28,11 @@ AMOUNTS: list[Any] = [2**63, -(2**63) - 1, 1.5, "1"]
 
 class TestTimeToLive:
     async def test_a_value_ends(self, cache: Cache) -> None:
-        await cache.set("short", 1, 0.3)
-        await cache.set("delta", 1, timedelta(milliseconds=300))
-        await cache.add("added", 1, 0.3)
-        await cache.set_many({"many": 1}, 0.3)
-        await cache.increment("count", ttl=0.3)
+        await cache.set("short", 1, 1.5)
+        await cache.set("delta", 1, timedelta(milliseconds=1500))
+        await cache.add("added", 1, 1.5)
+        await cache.set_many({"many": 1}, 1.5)
+        await cache.increment("count", ttl=1.5)
         keys = ["short", "delta", "added", "many", "count"]
         assert [await cache.ttl(key) is not None for key in keys]
         for key in keys:

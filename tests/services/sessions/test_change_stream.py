@@ -167,7 +167,7 @@ async def test_a_database_that_stops_and_starts(short_folder: Path, redis: Redis
             database_url=SecretStr(server.url("sessions")),
             redis_url=SecretStr(redis.url),
             local_storage_path=short_folder,
-            db_connect_timeout=2,
+            db_connect_timeout=4,
         )
         async with DataLayer(settings, prepare=True) as data:
             new = await data.sessions.create(await new_user(data))
