@@ -253,11 +253,15 @@ async def test_a_transaction_that_does_nothing_is_ended(make: Make, server: Post
 
 
 def _wait_for_login(url: str) -> None:
-    """Wait until PgBouncer has got into the server, which it may have tried in vain while that started."""
+    """Wait until PgBouncer has got into the server, which it may have tried in vain while that started.
+
+    It lets clients in without asking the server: only a statement shows it.
+    """
     deadline = time.monotonic() + 20
     while True:
         try:
-            psycopg.connect(url).close()
+            with psycopg.connect(url, autocommit=True) as connection:
+                connection.execute("SELECT 1")
         except psycopg.OperationalError:
             assert time.monotonic() < deadline, "pgbouncer does not get into the server"
             time.sleep(0.02)

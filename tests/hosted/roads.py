@@ -19,6 +19,7 @@ class Road:
         self._writers: set[asyncio.StreamWriter] = set()
         self._events: list[tuple[int, Callable[[], object]]] = []
         self._passed = 0
+        self._cuts = 0
         self.round_trips = 0
         """How often something was sent after an answer, of all connections."""
         self.pause = 0.0
@@ -41,7 +42,8 @@ class Road:
         return int(self._server.sockets[0].getsockname()[1])
 
     def cut(self) -> None:
-        """Reset all connections; new ones can be made."""
+        """Reset all connections, also those that are being made; new ones can be made."""
+        self._cuts += 1
         for writer in list(self._writers):
             writer.transport.abort()
 
@@ -70,13 +72,15 @@ class Road:
             self.refused.set()
             writer.transport.abort()
             return
+        before = self._cuts
         if self._target == 0:
             there, away = await asyncio.open_unix_connection(self._host)
         else:
             there, away = await asyncio.open_connection(self._host, self._target)
         self._writers |= {writer, away}
-        if not self.is_open:  # It was closed meanwhile.
-            self.cut()
+        if self._cuts != before:
+            writer.transport.abort()
+            away.transport.abort()
         answered = asyncio.Event()
         answered.set()
         try:

@@ -27,6 +27,7 @@ class Way:
         self._url = make_url(url)
         self._writers: list[asyncio.StreamWriter] = []
         self.is_open = True
+        self._closings = 0
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -44,6 +45,7 @@ class Way:
 
     def close(self) -> None:
         self.is_open = False
+        self._closings += 1
         for writer in self._writers:
             writer.transport.abort()
 
@@ -51,6 +53,7 @@ class Way:
         if not self.is_open:
             writer.transport.abort()
             return
+        before = self._closings
         folder = self._url.query.get("host") or self._url.host
         port = self._url.query.get("port") or self._url.port or 5432
         if str(folder).startswith("/"):
@@ -58,8 +61,9 @@ class Way:
         else:
             there, away = await asyncio.open_connection(str(folder), int(str(port)))
         self._writers += [writer, away]
-        if not self.is_open:  # It was closed meanwhile.
-            self.close()
+        if self._closings != before:
+            for each in (writer, away):
+                each.transport.abort()
         await asyncio.gather(_pump(reader, away), _pump(there, writer))
 
 
