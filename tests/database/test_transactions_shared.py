@@ -256,8 +256,12 @@ class TestEndByAnotherTask:
             tx.add(make_user())
             await tx.flush()
             del cycle
-            gc.collect()
-            await until(lambda: data.database.pool_figures()["in_use"] == 1)
+
+            def is_ended() -> bool:
+                gc.collect()  # Again: what has just run may hold it for a moment.
+                return data.database.pool_figures()["in_use"] == 1
+
+            await until(is_ended)
             with pytest.raises(NestedTransactionError):  # It is this transaction that is still known.
                 async with data.transaction():
                     pass
