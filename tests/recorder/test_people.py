@@ -63,10 +63,11 @@ async def test_who_starts_it_for_several_people_gets_a_code_for_the_first_accoun
     capsys: pytest.CaptureFixture[str],
     login: bool,  # noqa: FBT001
 ) -> None:
-    terminal = _observer(data.settings, offers_code=login)
+    terminal = _observer(data.settings.replaced(host="0.0.0.0"), offers_code=login)  # noqa: S104
     await terminal.opened(data)
     terminal.serving(data)
     said = capsys.readouterr().out
+    assert f"http://127.0.0.1:{data.settings.service.port}/my-projects" in said, "browsers keep no cookie of 0.0.0.0"
     found = re.search(r"/console/first and enter (\S+)", said)
     assert (found is not None) is login
     if found is not None:

@@ -80,7 +80,7 @@ async def _serve(settings: Settings, application: ASGIApp, options: RecorderOpti
 
 def _observer(settings: Settings, *, offers_code: bool) -> Observer:
     from data_layer.cli.terminal import say_code
-    from data_layer.server import LogObserver, authority
+    from data_layer.server import LogObserver, nearby_url
 
     class Terminal(LogObserver):
         """Shows where the page is, and how people who log in get the first account."""
@@ -94,7 +94,7 @@ def _observer(settings: Settings, *, offers_code: bool) -> Observer:
 
         def serving(self, data: DataLayer, /) -> None:
             super().serving(data)
-            address = f"http://{authority(settings.service)}"
+            address = nearby_url(settings.service)
             say(f"Screenshot to Code: {address}/")
             say(f"Your projects:      {address}/my-projects")
             say_code(address, self.code)

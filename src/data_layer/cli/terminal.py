@@ -11,7 +11,7 @@ from rich.text import Text
 
 from data_layer.cli.output import console, plain, say
 from data_layer.config import Settings
-from data_layer.server import Observer, authority, metrics_authority
+from data_layer.server import Observer, metrics_authority, nearby_url
 from data_layer.services.mails.transport import PrintedMails
 from data_layer.settings.redis import RedisSettings
 
@@ -42,7 +42,7 @@ class Terminal(Observer):
 
     def serving(self, data: DataLayer, /) -> None:
         """Print where everything is."""
-        service = f"http://{authority(self._settings.service)}"
+        service = nearby_url(self._settings.service)
         places = {
             "Service": service,
             "API docs": f"{service}/docs",

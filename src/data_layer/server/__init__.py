@@ -10,7 +10,7 @@ from data_layer.extras import require_extra
 
 require_extra("service", "serving HTTP", "uvicorn", "fastapi")
 
-from data_layer.server.listening import authority, listen, metrics_authority
+from data_layer.server.listening import listen, metrics_authority, nearby_url
 from data_layer.server.process import LogObserver, Observer, Role, ServiceProcess, WorkerObserver
 from data_layer.server.served import Served
 from data_layer.server.stopping import StoppedBeforeReady, StopRequest
@@ -29,7 +29,7 @@ __all__ = [
     "Supervisor",
     "SupervisorLink",
     "WorkerObserver",
-    "authority",
     "listen",
     "metrics_authority",
+    "nearby_url",
 ]

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from data_layer.settings.service import ServiceSettings
 
 _BACKLOG = 2048
+_OWN = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  (what to open where all addresses are listened on)
 
 
 def listen(settings: ServiceSettings) -> socket.socket:
@@ -51,6 +52,14 @@ def _take(host: str, port: int, otherwise: str) -> socket.socket:
 def authority(settings: ServiceSettings) -> str:
     """Host and port as they stand in a URL."""
     return _written(settings.host, settings.port)
+
+
+def nearby_url(settings: ServiceSettings) -> str:
+    """Where a browser on this computer finds the service.
+
+    Browsers keep the cookie of a session over HTTP only for this computer's own address, and 0.0.0.0 is none.
+    """
+    return f"http://{_written(_OWN.get(settings.host, settings.host), settings.port)}"
 
 
 def metrics_authority(settings: MetricsSettings) -> str:
