@@ -383,7 +383,7 @@ class UnitOfWork:
         # Here, because every service changes users: none of them can forget it.
         for user_id in self._session.changed(User):
             self.invalidate(*account_keys(user_id))
-        if self._hooks and not self._session.writes_at_once:
+        if self._made and not self._session.writes_at_once:
             # Written first, because that may have to wait for other transactions, and a hook's promise may expire.
             await self._session.flush()
         for hook in self._hooks:

@@ -17,12 +17,13 @@ CODE_TYPES = {
 }
 
 
-_OF_VARIANTS = {"code_stack", "parent_id", "inputs"}
+_OF_VARIANTS = {"code_stack", "parent_id"}
 
 
 def generation_values(request: GenerationRequest) -> dict[str, Any]:
     """What a generation keeps of its request."""
-    return request.model_dump(exclude=_OF_VARIANTS) | {"inputs": without_secrets(request.inputs)}
+    values = {name: value for name, value in vars(request).items() if name not in _OF_VARIANTS}
+    return values | {"inputs": without_secrets(request.inputs)}
 
 
 def variant_values(request: GenerationRequest, model: VariantModel) -> dict[str, Any]:
