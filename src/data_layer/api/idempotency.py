@@ -9,19 +9,15 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from uuid import UUID
 
 from fastapi import Response
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope
 
 from data_layer.errors import AnswerNotKeptError, InvalidValueError
-from data_layer.services.idempotency import KeptAnswer
-
-if TYPE_CHECKING:
-    from uuid import UUID
-
-    from data_layer.services.idempotency import IdempotentRequests
+from data_layer.services.idempotency import IdempotentRequests, KeptAnswer
 
 HEADER = "idempotency-key"
 DESCRIPTION: dict[str, Any] = {

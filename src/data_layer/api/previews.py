@@ -11,21 +11,19 @@ A page runs in an opaque origin on either (``hostile_pages``). A host of its own
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 from uuid import UUID
 
 from fastapi import HTTPException, Query, Response
 from fastapi.responses import RedirectResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from data_layer.api.request_models import Reason
 from data_layer.api.routes import CONTENT, Call, Routes
 from data_layer.services.previews import PREVIEW_PATH
 from data_layer.web.errors import refusal
 from data_layer.web.hostile_pages import hostile_page
-
-if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Receive, Scope, Send
 
 _PAGE: dict[int | str, dict[str, Any]] = {
     200: {"description": "The page.", "content": {"text/html": {"schema": {"type": "string"}}}}

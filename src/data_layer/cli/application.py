@@ -24,7 +24,6 @@ from data_layer.cli import (
     service,
     sessions,
     statistics,
-    status,
     storage,
     transfer,
     usage,
@@ -52,7 +51,7 @@ application.command()(service.dev)
 application.command()(service.start)
 application.command()(recorder.app)
 application.command(hidden=True)(service.work)
-application.command()(status.health)
+application.command()(doctor.health)
 application.command()(statistics.stats)
 application.command()(doctor.doctor)
 application.command("import")(transfer.import_files)

@@ -1,4 +1,4 @@
-"""``data-layer doctor``."""
+"""``data-layer health`` and ``data-layer doctor``."""
 
 from __future__ import annotations
 
@@ -14,16 +14,51 @@ from rich.table import Table
 from rich.text import Text
 
 from data_layer import __version__
-from data_layer.cli.output import FAILED, AsJson, console, counted, log_to_terminal, plain, print_json, run, say
-from data_layer.config import ExaminedSettings
+from data_layer.cli.output import (
+    FAILED,
+    AsJson,
+    console,
+    counted,
+    log_to_terminal,
+    plain,
+    print_json,
+    print_table,
+    read_settings,
+    run,
+    say,
+)
+from data_layer.config import ExaminedSettings, Settings
 from data_layer.schemas.doctor import Examination, Finding, Outcome
+from data_layer.schemas.health import Health
 
 if TYPE_CHECKING:
     from data_layer.services.doctor.checks import Doctor
 
+
 _STYLES = {Outcome.OK: "green", Outcome.WARNING: "bold yellow", Outcome.FAILED: "bold red", Outcome.SKIPPED: "dim"}
 _OUTCOME_WIDTH = max(map(len, Outcome))
 _LEAST_MEANING = 20  # Columns for it and the gaps before it; with less, a line is better than a table.
+
+
+def health(*, as_json: AsJson = False) -> None:
+    """Probe database, cache and storage; exit code 1 when one of them fails, be it only the cache."""
+    report = run(_health(read_settings(as_json=as_json)), as_json=as_json)
+    if as_json:
+        print_json(report)
+    else:
+        rows = [
+            (name, "ok" if part.healthy else "FAILED", f"{part.latency_ms:.1f} ms", part.error or "")
+            for name, part in report.parts.items()
+        ]
+        print_table(f"Health: {report.status}", ("Part", "State", "Latency", ""), rows, right=("Latency",))
+    if not report.overall:
+        raise typer.Exit(FAILED)
+
+
+async def _health(settings: Settings) -> Health:
+    from data_layer.layer import probe
+
+    return await probe(settings)
 
 
 def doctor(

@@ -20,8 +20,7 @@ from data_layer.entities.session import RefreshToken, Session, session_changes
 from data_layer.entities.share import Share
 from data_layer.entities.stored_file import FileReference, StoredFile
 from data_layer.entities.usage import Budget, UsageEntry, budget_reservations, usage_days, usage_totals
-from data_layer.entities.user import User
-from data_layer.entities.user_identity import UserIdentity
+from data_layer.entities.user import User, UserIdentity
 
 __all__ = [
     "ApiKey",

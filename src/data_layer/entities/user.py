@@ -1,4 +1,4 @@
-"""The ``users`` table."""
+"""The ``users`` table, and ``user_identities``: which account belongs to which subject of an OpenID Connect issuer."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Index, text
+from sqlalchemy import ForeignKey, Index, func, text
 from sqlalchemy.dialects.postgresql import INET
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -82,3 +82,22 @@ class User(Timestamped, Entity, kw_only=True):
 def erased_email(user_id: UUID) -> str:
     """The address of an erased account: one that nobody can register, because it can never receive mail (RFC 2606)."""
     return f"{user_id}@deleted.invalid"
+
+
+class UserIdentity(Entity, kw_only=True):
+    """A subject of an issuer, which belongs to one account; an account has one of each issuer at most.
+
+    Google, GitHub and Microsoft Entra have columns of their own in ``users``.
+    """
+
+    __tablename__ = "user_identities"
+
+    user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
+    issuer: Mapped[str] = mapped_column(short_text(255))
+    subject: Mapped[str] = mapped_column(short_text(255))
+    created_at: Mapped[datetime] = mapped_column(default=None, server_default=func.now())
+
+    __table_args__ = (
+        Index("uq_user_identities_issuer_subject", "issuer", "subject", unique=True),
+        Index("uq_user_identities_user_id_issuer", "user_id", "issuer", unique=True),
+    )

@@ -19,8 +19,7 @@ from data_layer.services.arguments import checks_arguments
 from data_layer.services.files import FileService
 from data_layer.services.files.backends import PUBLIC_PATH
 from data_layer.services.generations.access import open_code, open_project
-from data_layer.services.image_files import ImageFiles, ImageSource
-from data_layer.services.image_rows import describe_file, new_image_entry, new_image_row
+from data_layer.services.image_files import ImageFiles, ImageSource, describe_file, new_image_entry, new_image_row
 from data_layer.services.permissions import Permission
 from data_layer.services.ratings import rating_values
 from data_layer.services.usage import record_usage

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 from data_layer.entities import AuditLog, User, UserIdentity
@@ -25,6 +25,7 @@ from data_layer.errors import (
     UnverifiedIdentityError,
 )
 from data_layer.observability.log import get_log
+from data_layer.repositories.unit_of_work import UnitOfWork
 from data_layer.schemas.actors import ANONYMOUS, Actor
 from data_layer.schemas.factors import FactorProof
 from data_layer.schemas.sessions import NewSession
@@ -45,10 +46,7 @@ from data_layer.services.accounts.tools import (
 )
 from data_layer.services.permissions import Permission
 
-if TYPE_CHECKING:
-    from data_layer.repositories.unit_of_work import UnitOfWork
-
-    Begin = Callable[[UnitOfWork, UUID], Awaitable[NewSession]]
+Begin = Callable[[UnitOfWork, UUID], Awaitable[NewSession]]
 
 log = get_log(__name__)
 

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 from data_layer.concurrency import cancel_and_wait
@@ -14,6 +13,7 @@ from data_layer.entities import Export
 from data_layer.entities.enums import ExportStatus, FileState
 from data_layer.errors import NotFoundError
 from data_layer.repositories.stored_objects import ObjectRecord
+from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.exports import ExportView
 from data_layer.services.accounts.tools import load_authorized
@@ -24,9 +24,6 @@ from data_layer.services.files.backends import StorageBackends, headers_of, requ
 from data_layer.services.permissions import Permission, is_allowed, require
 from data_layer.storage import OpenFile, SignedUrl
 from data_layer.storage.validation import content_disposition
-
-if TYPE_CHECKING:
-    from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
 
 _FILE_NAME = "export.zip"
 

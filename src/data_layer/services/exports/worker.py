@@ -22,7 +22,6 @@ import hashlib
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
@@ -40,14 +39,12 @@ from data_layer.errors import (
 )
 from data_layer.observability.log import get_log
 from data_layer.repositories.exports import ClaimedExport, is_other_of
+from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
 from data_layer.services.accounts.addresses import is_placeholder
 from data_layer.services.files.backends import StorageBackends, export_key, headers_of
 from data_layer.services.files.removal import leaving_rest_to_cleanup
 from data_layer.services.mails.queue import MailQueue
 from data_layer.services.transfer.personal import ExportProgress, PersonalArchives
-
-if TYPE_CHECKING:
-    from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
 
 log = get_log(__name__)
 

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 from data_layer.entities import GeneratedCode, Generation, Project
 from data_layer.entities.enums import GenerationStatus, ProjectStatus
 from data_layer.errors import NotFoundError
+from data_layer.repositories.unit_of_work import UnitOfWork
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.codes import GeneratedCodeSummary
 from data_layer.schemas.generations import GenerationRow, GenerationView
 from data_layer.services.acting import as_of_now, reading_entry
 from data_layer.services.permissions import Permission, is_allowed
-
-if TYPE_CHECKING:
-    from data_layer.repositories.unit_of_work import UnitOfWork
 
 _FOR_A_REASON = {
     Permission.READ_CODE: Permission.READ_CODE_FOR_A_REASON,

@@ -6,13 +6,15 @@ from collections.abc import Collection, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 from data_layer.entities import GeneratedCode, UsageEntry
 from data_layer.entities.enums import GenerationStatus, UsageOutcome
 from data_layer.entities.validation import new_values
 from data_layer.errors import DuplicateError, InvalidValueError
+from data_layer.repositories.generations import BilledVariant
+from data_layer.repositories.unit_of_work import UnitOfWork
 from data_layer.schemas.generations import VariantModel, VariantResult
 from data_layer.schemas.usage import NewUsage, Reservation
 from data_layer.services.usage import (
@@ -22,10 +24,6 @@ from data_layer.services.usage import (
     record_usage,
     reserve_amount,
 )
-
-if TYPE_CHECKING:
-    from data_layer.repositories.generations import BilledVariant
-    from data_layer.repositories.unit_of_work import UnitOfWork
 
 USAGE = "usage"
 """Where the metadata of a variant keeps what its writer has reported so far."""

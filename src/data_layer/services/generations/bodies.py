@@ -17,16 +17,13 @@ import hashlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from enum import StrEnum
 from itertools import takewhile
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 from data_layer.entities.code_body import BASES, CodeBody, CodePacker, unpacked, whole
 from data_layer.errors import DamagedCodeError
+from data_layer.repositories.code_bodies import StoredBody, UnpackedCode, WrongCodes
+from data_layer.repositories.unit_of_work import Transactions
 from data_layer.schemas.base import Value
-
-if TYPE_CHECKING:
-    from data_layer.repositories.code_bodies import StoredBody, UnpackedCode, WrongCodes
-    from data_layer.repositories.unit_of_work import Transactions
 
 _BATCH = 50
 _BATCH_BYTES = 8 * 2**20

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 from data_layer.entities import AuditLog, GeneratedCode, Generation, Project
 from data_layer.entities.enums import AuditAction, InputMode, ProjectStatus, RequestType
 from data_layer.errors import InvalidValueError, NotFoundError
 from data_layer.repositories.project_copies import ProjectContents, ProjectCopy
+from data_layer.repositories.unit_of_work import UnitOfWork
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.generations import VariantModel
 from data_layer.schemas.projects import ProjectFull
@@ -17,9 +18,6 @@ from data_layer.services.files.backends import PUBLIC_PATH
 from data_layer.services.generations.versions import add_copy
 from data_layer.services.page_images import hold_images, images_of
 from data_layer.services.project_keys import owner_key, work_keys
-
-if TYPE_CHECKING:
-    from data_layer.repositories.unit_of_work import UnitOfWork
 
 _LONGEST_NAME = 255
 _EVERY_GENERATION = 2**31 - 1

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from data_layer.entities import AuditLog
 from data_layer.entities.enums import AuditAction, AuditLevel, GenerationStatus
+from data_layer.repositories.unit_of_work import Transactions
 from data_layer.services.generations.accounting import charge
 from data_layer.services.generations.live import MAXIMUM_VARIANTS
+from data_layer.services.generations.publishing import LiveStreams
 from data_layer.services.generations.recovery import published_but_not_stored
 from data_layer.services.page_images import hold_images
 from data_layer.services.project_keys import history_key
-
-if TYPE_CHECKING:
-    from data_layer.repositories.unit_of_work import Transactions
-    from data_layer.services.generations.publishing import LiveStreams
 
 SWEEP_SECONDS = 15.0
 """How often a process that writes or serves looks for them; with the lease, less than a minute."""

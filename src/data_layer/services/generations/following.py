@@ -20,24 +20,22 @@ from contextlib import aclosing, suppress
 from dataclasses import replace
 from math import inf
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 import orjson
 
+from data_layer.cache.streams import StreamWatch
 from data_layer.concurrency import cancel_and_wait, is_set_within, jittered
 from data_layer.errors import CacheError, DataLayerError, NotFoundError, NotInitializedError
 from data_layer.observability.log import get_log
+from data_layer.repositories.generations import VariantProgress
+from data_layer.repositories.unit_of_work import Transactions
 from data_layer.schemas.generation_stream import FollowedEvent, StreamedEvent, VariantEnded
 from data_layer.services.generations.expiry import end_expired
 from data_layer.services.generations.followed import FollowedVariant, Position, VariantPosition
 from data_layer.services.generations.live import LiveEntry
 from data_layer.services.generations.publishing import LiveStreams, read_all
-
-if TYPE_CHECKING:
-    from data_layer.cache.streams import StreamWatch
-    from data_layer.repositories.generations import VariantProgress
-    from data_layer.repositories.unit_of_work import Transactions
 
 log = get_log(__name__)
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 from data_layer.entities import AuditLog, GeneratedCode
 from data_layer.entities.enums import AuditAction, ProjectStatus
 from data_layer.errors import InvalidValueError
+from data_layer.repositories.files import PageImage
 from data_layer.repositories.generations import HIDDEN
 from data_layer.repositories.repository import check_limit, check_number
+from data_layer.repositories.unit_of_work import UnitOfWork
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.generations import GenerationPage, ShownGeneration, ShownVariant
 from data_layer.services.acting import as_of_now
@@ -21,10 +22,6 @@ from data_layer.services.page_images import PageImages
 from data_layer.services.permissions import Permission, require
 from data_layer.services.project_keys import history_key, row_keys
 from data_layer.services.project_moves import move_project
-
-if TYPE_CHECKING:
-    from data_layer.repositories.files import PageImage
-    from data_layer.repositories.unit_of_work import UnitOfWork
 
 MOST_HIDDEN = 1000
 """Variants of one call."""

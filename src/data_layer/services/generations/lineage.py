@@ -24,18 +24,21 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 import orjson
 from uuid_utils.compat import uuid7
 
+from data_layer.database.entity_session import Answer
 from data_layer.entities import AuditLog, GeneratedCode, Generation, GenerationEvent, Project, UsageEntry
 from data_layer.entities.columns import WHITE_SPACE
 from data_layer.entities.enums import AuditAction, GenerationStatus, GenerationType, RequestType
 from data_layer.entities.time_ordered_ids import id_at
 from data_layer.errors import DuplicateError, InvalidValueError, NotFoundError, ValueTooLongError
+from data_layer.repositories.audit_rows import Row
 from data_layer.repositories.lineage import KnownGeneration, Wanted
+from data_layer.repositories.unit_of_work import UnitOfWork
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.files import Attachment, FileView
 from data_layer.schemas.generations import GenerationView, VariantModel
@@ -53,16 +56,10 @@ from data_layer.services.generations.requests import CODE_TYPES, without_secrets
 from data_layer.services.generations.shown import variants_shown_as
 from data_layer.services.generations.streams import MAXIMUM_CODE, checked_event
 from data_layer.services.generations.text import encoded, storable
-from data_layer.services.image_files import show_screenshot
-from data_layer.services.image_rows import describe_file, new_image_entry, new_image_row
+from data_layer.services.image_files import describe_file, new_image_entry, new_image_row, show_screenshot
 from data_layer.services.page_images import hold_images, names_kept_here
 from data_layer.services.permissions import Permission, require
 from data_layer.services.project_keys import work_keys
-
-if TYPE_CHECKING:
-    from data_layer.database.entity_session import Answer
-    from data_layer.repositories.audit_rows import Row
-    from data_layer.repositories.unit_of_work import UnitOfWork
 
 _LONGEST_NAME = 80
 _MOST_EVENT_BYTES = 2**21

@@ -9,10 +9,11 @@ import asyncio
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 from uuid import UUID
 
 from data_layer.cache import Cache
+from data_layer.cache.streams import Stream
 from data_layer.concurrency import cancel_and_wait
 from data_layer.errors import CacheError, InvalidCacheValueError
 from data_layer.services.generations.live import (
@@ -26,9 +27,6 @@ from data_layer.services.generations.live import (
     pack_entry,
     unpack_entry,
 )
-
-if TYPE_CHECKING:
-    from data_layer.cache.streams import Stream
 
 _RETRY_SECONDS = 1.0
 _ENTRY_SIZE = 2**20

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 from uuid import UUID
 
 from data_layer.entities.time_ordered_ids import id_at
-from data_layer.repositories.generations import Unsaved
+from data_layer.repositories.generations import StoredVariant, Unsaved, VariantProgress
+from data_layer.repositories.unit_of_work import Transactions
 from data_layer.services.generations.followed import RUNNING, FollowedVariant
 from data_layer.services.generations.growth import Growth
 from data_layer.services.generations.live import Change, is_tag_of
-
-if TYPE_CHECKING:
-    from data_layer.repositories.generations import StoredVariant, VariantProgress
-    from data_layer.repositories.unit_of_work import Transactions
-    from data_layer.services.generations.publishing import LiveStreams
+from data_layer.services.generations.publishing import LiveStreams
 
 
 class Recovered(NamedTuple):

@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from math import inf
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, overload
 from uuid import UUID
 
 from data_layer.entities import AuditLog, GeneratedCode, Generation, Project
@@ -26,6 +26,7 @@ from data_layer.errors import (
     WriterReplacedError,
 )
 from data_layer.repositories.generations import VariantEnd, VariantState
+from data_layer.repositories.unit_of_work import Transactions
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.codes import GeneratedCodeFull, VariantChanges
 from data_layer.schemas.generation_stream import FollowedEvent
@@ -71,9 +72,6 @@ from data_layer.services.project_keys import history_key, work_keys
 from data_layer.services.ratings import rating_values
 from data_layer.services.usage import check_amount, check_currency
 from data_layer.services.view_counts import ViewCounts
-
-if TYPE_CHECKING:
-    from data_layer.repositories.unit_of_work import Transactions
 
 _MOST_READINGS = 5
 """How often a process reads again what others have stored of a variant before it gives up."""

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 from data_layer.entities import GeneratedCode
 from data_layer.entities.enums import ProjectStatus
+from data_layer.repositories.unit_of_work import UnitOfWork
 from data_layer.schemas.codes import GeneratedCodeSummary
 from data_layer.services.page_images import PageImages, images_of, marks_in, names_kept_here, names_of_images
-
-if TYPE_CHECKING:
-    from data_layer.repositories.unit_of_work import UnitOfWork
 
 _PAGE = 25
 _BATCH_BYTES = 4 * 2**20

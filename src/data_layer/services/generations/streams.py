@@ -24,7 +24,7 @@ import hmac
 from collections.abc import Sequence
 from datetime import datetime
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 import orjson
@@ -45,6 +45,7 @@ from data_layer.errors import (
 )
 from data_layer.observability.log import get_log
 from data_layer.repositories.generations import Unsaved, VariantState
+from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
 from data_layer.schemas.generations import CodePiece, Piece, VariantEvent, VariantResult, WholeCode
 from data_layer.services.generations.accounting import merged, packed
 from data_layer.services.generations.expiry import SWEEP_SECONDS, end_expired
@@ -54,9 +55,6 @@ from data_layer.services.generations.growth import Growth, checked, end_of
 from data_layer.services.generations.live import EVENT_OVERHEAD, Change, Unpublished, common_end, common_start
 from data_layer.services.generations.publishing import LiveStreams, Sender
 from data_layer.services.generations.text import encoded, is_storable, storable, storable_json
-
-if TYPE_CHECKING:
-    from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
 
 log = get_log(__name__)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator, Sequence
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 from data_layer.entities import Project
+from data_layer.repositories.unit_of_work import UnitOfWork
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.codes import GeneratedCodeSummary
 from data_layer.schemas.generations import (
@@ -23,9 +23,6 @@ from data_layer.schemas.projects import ProjectFull
 from data_layer.services.generations.access import open_generation, open_project, status_of, view_of
 from data_layer.services.generations.versions import Versions
 from data_layer.services.permissions import Permission
-
-if TYPE_CHECKING:
-    from data_layer.repositories.unit_of_work import UnitOfWork
 
 _PAGE = 25
 _BATCH_BYTES = 4 * 2**20

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 import orjson
 
 from data_layer.entities import GeneratedCode
 from data_layer.errors import InvalidValueError
+from data_layer.repositories.unit_of_work import UnitOfWork
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.codes import GeneratedCodeFull
 from data_layer.schemas.generations import CodeDiff, GenerationView, VariantReplay
@@ -22,9 +22,6 @@ from data_layer.services.generations.replay import TimedEvent, check_moment, cod
 from data_layer.services.generations.trees import Trees
 from data_layer.services.generations.versions import require_complete, restore_code
 from data_layer.services.permissions import Permission
-
-if TYPE_CHECKING:
-    from data_layer.repositories.unit_of_work import UnitOfWork
 
 MOST_REPLAYED = 2000
 """Events that a replay holds."""

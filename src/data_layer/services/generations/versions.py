@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 from data_layer.entities import AuditLog, GeneratedCode, Generation, Project
 from data_layer.entities.enums import AuditAction, GenerationStatus, RequestType
 from data_layer.errors import InvalidValueError, NotFoundError
 from data_layer.repositories.repository import check_limit, check_number
+from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.codes import GeneratedCodeFull
 from data_layer.schemas.generations import CodeDiff, GenerationView
@@ -20,9 +20,6 @@ from data_layer.services.generations.differences import difference
 from data_layer.services.permissions import Permission
 from data_layer.services.project_keys import work_keys
 from data_layer.services.view_counts import ViewCounts
-
-if TYPE_CHECKING:
-    from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
 
 
 class Versions:

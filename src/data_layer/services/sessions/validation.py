@@ -5,22 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 from uuid import UUID
 
 from data_layer.concurrency import SingleFlight
 from data_layer.errors import DataLayerError, InvalidSessionError, InvalidValueError
 from data_layer.repositories.sessions import FoundSession, Lifetime
+from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
 from data_layer.schemas.sessions import ActiveSession
 from data_layer.services.sessions.activity import FLUSH_SECONDS, Activity
 from data_layer.services.sessions.copies import NearCopies, NearCopy, SharedCopies
 from data_layer.services.sessions.hashing import TOKEN_LENGTH, TokenHasher
 from data_layer.services.sessions.watermark import Watermark
 
-if TYPE_CHECKING:
-    from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
-
-    Find = Callable[[UnitOfWork], Awaitable[FoundSession | None]]
+Find = Callable[[UnitOfWork], Awaitable[FoundSession | None]]
 
 # Later callers ask again, so that a slow answer is not an old one for them. A refusal counts for as long.
 _SHARED_SECONDS = 0.25

@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import lzma
 import struct
 import zipfile
@@ -37,7 +38,6 @@ from data_layer.schemas.projects import ProjectFull
 from data_layer.services.files.backends import PUBLIC_PATH
 from data_layer.services.files.owners import ANY_OWNER
 from data_layer.services.page_images import PageImages, address_hash, names_of_images
-from data_layer.services.transfer.sink import ArchiveSink
 
 if TYPE_CHECKING:
     from data_layer.services.files import FileService
@@ -332,3 +332,27 @@ def described_list(content: Mapping[str, Any], name: str) -> list[dict[str, Any]
     """A list of objects in what an archive says."""
     items = content.get(name)
     return [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
+
+
+class ArchiveSink(io.RawIOBase):
+    """Takes what an archive writes, until it is handed on; it cannot go back, and ``zipfile`` finds that out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._pieces: list[bytes] = []
+
+    def writable(self) -> bool:
+        """Always."""
+        return True
+
+    def write(self, content: Any, /) -> int:
+        """Keep it."""
+        piece = bytes(content)
+        self._pieces.append(piece)
+        return len(piece)
+
+    def take(self) -> bytes:
+        """Return what was written since the last call."""
+        taken = b"".join(self._pieces)
+        self._pieces.clear()
+        return taken

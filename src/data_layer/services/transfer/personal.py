@@ -41,8 +41,7 @@ from data_layer.schemas.shares import ShareView
 from data_layer.services.accounts.tools import load_authorized
 from data_layer.services.arguments import checks_arguments
 from data_layer.services.permissions import Permission
-from data_layer.services.transfer.archives import ProjectArchives, new_archive, stored_part
-from data_layer.services.transfer.sink import ArchiveSink
+from data_layer.services.transfer.archives import ArchiveSink, ProjectArchives, new_archive, stored_part
 
 if TYPE_CHECKING:
     from zipfile import ZipFile
