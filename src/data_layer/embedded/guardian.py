@@ -40,7 +40,7 @@ class Guardian:
             loop.add_signal_handler(number, self._finished.set)
         server = await asyncio.start_unix_server(self._serve, sock=listener)
         await self._finished.wait()
-        # Who connects from here on is turned away and starts the next guardian, which waits for our lock.
+        # A process that connects from here on is turned away, and starts the next guardian, which waits for our lock.
         server.close()
         self._socket.unlink(missing_ok=True)
         await asyncio.gather(*(each.stop() for each in self._servers.values()))

@@ -16,7 +16,7 @@ KEPT_FOR = timedelta(days=1)
 
 
 class Claim(NamedTuple):
-    """Who carries out a request: a try of a key.
+    """A try to carry out a request under its key.
 
     Attributes:
         scope: within which keys are the same: a person's id, or a hash of a request that needs no login.

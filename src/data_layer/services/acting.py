@@ -1,4 +1,4 @@
-"""Who acts, as the database has it now."""
+"""The role and status of an actor, as the database has them now."""
 
 from __future__ import annotations
 

@@ -150,7 +150,7 @@ def _values(request: Request, name: bytes) -> list[bytes]:
 
 
 async def authenticate(request: Request, scope: ApiScope | None = None) -> Caller:
-    """Who sends the request, and acts in everything that is recorded from now on.
+    """Identify the sender of a request, who acts in everything that is recorded from now on.
 
     Args:
         request: what was sent.
@@ -252,7 +252,7 @@ def _authority(origin: str) -> str | None:
 
 
 async def _caller_of(data: DataLayer, token: str) -> Caller:
-    """Who holds a token; only access tokens, and those of an issuer, have dots.
+    """Find the caller that a token belongs to; only access tokens, and those of an issuer, have dots.
 
     The token of a session may begin like an API key by chance, but not have its length.
     """

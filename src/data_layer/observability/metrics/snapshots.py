@@ -138,7 +138,7 @@ def without_gauges(snapshot: Snapshot) -> Snapshot:
 
 
 def _together(how: AcrossWorkers, first: float, second: float) -> float:
-    if math.isnan(first) or math.isnan(second):  # Who does not know says nothing.
+    if math.isnan(first) or math.isnan(second):  # A process that does not know its value adds nothing.
         return second if math.isnan(first) else first
     match how:
         case AcrossWorkers.MAX:

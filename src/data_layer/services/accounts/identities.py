@@ -53,7 +53,7 @@ log = get_log(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ExternalLogin:
-    """Who logged in, and whether the account was made for it; ``session`` is the one that has begun, if one was to."""
+    """The person who logged in, whether the account was made for it, and the session that has begun, if one has."""
 
     user: UserFull
     is_new: bool
@@ -361,7 +361,7 @@ async def _owner_of(tx: UnitOfWork, identity: ExternalIdentity) -> User | None:
 
 
 async def _subject_of(tx: UnitOfWork, user: User, identity: ExternalIdentity) -> str | None:
-    """Who an account is to the provider of an identity; None if it has none of it."""
+    """The subject of an account at the provider of an identity; None if it has no identity there."""
     if identity.issuer is None:
         subject: str | None = getattr(user, IDENTITY_COLUMNS[identity.provider])
         return subject

@@ -43,7 +43,7 @@ _Known: TypeAlias = "AbstractAsyncContextManager[tuple[UnitOfWork, User]]"
 
 
 class Login:
-    """Who somebody is, by address and password, and by a second factor where there is one."""
+    """Logging in with address and password, and with a second factor where the account has one."""
 
     def __init__(
         self,

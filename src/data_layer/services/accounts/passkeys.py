@@ -112,7 +112,7 @@ def options_for_anybody(site: PasskeySite, challenge: bytes) -> dict[str, Any]:
 
 
 def check_new(site: PasskeySite, answer: dict[str, Any], challenge: bytes) -> NewCredential:
-    """Return what to keep of a new passkey. Who made the device is not asked ("attestation": none).
+    """Return what to keep of a new passkey. The maker of the device is not asked for ("attestation": none).
 
     Raises:
         InvalidSecondFactorError: the answer is not right.

@@ -496,7 +496,7 @@ async def judge_rights(target: DatabaseTarget) -> list[CheckResult]:
 
 
 async def judge_migration_rights(target: DatabaseTarget) -> CheckResult:
-    """Who can migrate and create audit partitions; another role may do both."""
+    """Check whether the role can migrate and create audit partitions; another role may do both."""
     may_create, owns_tables, owns_partitions = await read_ownership(target.database)
     user = target.facts.user
     if may_create and owns_tables:

@@ -62,7 +62,7 @@ class LoginOrigin:
 
 @dataclass(frozen=True, slots=True)
 class FinishedLogin:
-    """Who logged in, with the session that has begun, and where to go on.
+    """The person who logged in, the session that has begun, and where to go on.
 
     ``login`` is None where an identity was linked: the session goes on.
     """

@@ -33,7 +33,7 @@ def sign(
         terms: What it allows.
         base_url: The address of the bucket, without a slash at its end.
         region: The bucket's region.
-        credentials: Who allows it.
+        credentials: of the account that allows it.
         headers: What the request has to carry in addition to its content type; names in lower case.
     """
     place = urlsplit(base_url)
