@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
@@ -53,15 +54,15 @@ class Renderer:
         open_project: Callable[[UUID], str] | None = None,
     ) -> None:
         self.open_project = open_project
-        self.assets = Assets()
-        self.languages = Languages()
+        self.assets = _assets()
+        self.languages = _languages()
         directives = _DIRECTIVES | {
             "frame-src": "'self'" if preview_origin is None else f"'self' {preview_origin}",
             "img-src": "'self' data: http: https:" if has_remote_images else "'self' data:",
         }
         policy = "; ".join(f"{name} {value}" for name, value in directives.items())
         self._headers = _HEADERS | {"content-security-policy": policy}
-        self._environments = {code: self._environment(each) for code, each in self.languages.all.items()}
+        self._environments = {code: _environment(code) for code in self.languages.all}
 
     def page(self, template: str, language: Language, values: Mapping[str, Any], status: int = 200) -> Response:
         """A page, or a part of one. Whatever is filled in is escaped."""
@@ -79,35 +80,50 @@ class Renderer:
             response.headers.setdefault(name, value)
         return response
 
-    def _environment(self, language: Language) -> Environment:
-        environment = Environment(
-            loader=PackageLoader("data_layer.console"),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            extensions=["jinja2.ext.i18n"],
-            auto_reload=False,
-        )
-        environment.install_gettext_translations(language.translations, newstyle=True)  # type: ignore[attr-defined]
-        environment.globals.update(words=words, language=language, languages=self.languages.all, asset=self.assets.url)
-        environment.filters.update(
-            word=language.word,
-            sentence=language.sentence,
-            recorded=language.recorded,
-            ago=language.ago,
-            moment=language.moment,
-            minute=language.minute,
-            milliseconds=language.milliseconds,
-            day=language.day,
-            number=language.number,
-            compact=language.compact,
-            percent=language.percent,
-            size=language.size,
-            query=_query,
-        )
-        environment.globals["money"] = language.money
-        return environment
+
+@cache
+def _assets() -> Assets:
+    return Assets()
+
+
+@cache
+def _languages() -> Languages:
+    return Languages()
+
+
+@cache
+def _environment(code: str) -> Environment:
+    """What compiles the templates of a language, each once in a process."""
+    languages = _languages().all
+    language = languages[code]
+    environment = Environment(
+        loader=PackageLoader("data_layer.console"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        extensions=["jinja2.ext.i18n"],
+        auto_reload=False,
+    )
+    environment.install_gettext_translations(language.translations, newstyle=True)  # type: ignore[attr-defined]
+    environment.globals.update(words=words, language=language, languages=languages, asset=_assets().url)
+    environment.filters.update(
+        word=language.word,
+        sentence=language.sentence,
+        recorded=language.recorded,
+        ago=language.ago,
+        moment=language.moment,
+        minute=language.minute,
+        milliseconds=language.milliseconds,
+        day=language.day,
+        number=language.number,
+        compact=language.compact,
+        percent=language.percent,
+        size=language.size,
+        query=_query,
+    )
+    environment.globals["money"] = language.money
+    return environment
 
 
 def _query(values: Mapping[str, Any]) -> str:
