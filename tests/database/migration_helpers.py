@@ -131,6 +131,18 @@ def new_database(version: int = 18, *, template: str = "template0", owner: str =
     return server(version).address(name)
 
 
+def migrated_database() -> DatabaseAddress:
+    """The same with all tables: copied, which takes a seventh of the time of the migrations."""
+    return new_database(template=_template())
+
+
+@cache
+def _template() -> str:
+    address = new_database()
+    Migrator(address).migrate()
+    return address.name
+
+
 def new_role(options: str = "", version: int = 18) -> str:
     name = f"role_{os.getpid()}_{next(_numbers)}"
     server(version).run(f"CREATE ROLE {name} LOGIN {options}")

@@ -24,6 +24,7 @@ from .migration_helpers import (
     NEXT,
     REVISIONS,
     create_from_models,
+    migrated_database,
     new_database,
     new_role,
     query,
@@ -134,8 +135,8 @@ def test_each_migration_can_be_undone_and_repeated_with_rows(address: DatabaseAd
     assert query(address, READ_ROWS) == ROWS
 
 
-def test_rows_survive_the_next_migration_and_its_undoing(address: DatabaseAddress, tmp_path: Path) -> None:
-    Migrator(address).migrate()
+def test_rows_survive_the_next_migration_and_its_undoing(tmp_path: Path) -> None:
+    address = migrated_database()
     query(address, ROWS_OF_THE_FIRST_REVISION)
     add = "op.execute(\"ALTER TABLE users ADD COLUMN nickname text NOT NULL DEFAULT 'none'\")"
     versions = with_next_revision(tmp_path, add, 'op.execute("ALTER TABLE users DROP COLUMN nickname")')
@@ -193,10 +194,8 @@ def test_a_target_is_reached_and_not_passed(address: DatabaseAddress, tmp_path: 
         ('raise RuntimeError("no such plan")', "no such plan"),
     ],
 )
-def test_a_failed_migration_changes_nothing_and_says_which(
-    address: DatabaseAddress, tmp_path: Path, statement: str, cause: str
-) -> None:
-    Migrator(address).migrate()
+def test_a_failed_migration_changes_nothing_and_says_which(tmp_path: Path, statement: str, cause: str) -> None:
+    address = migrated_database()
     for number in (1, 2):
         query(
             address,

@@ -14,7 +14,16 @@ from data_layer.database.migrator import Migrator
 from data_layer.database.schema_state import SchemaStatus
 from data_layer.errors import DatabasePermissionError, SchemaAheadError
 
-from .migration_helpers import EVERY_VERSION, REVISIONS, new_database, new_role, query, server, tables
+from .migration_helpers import (
+    EVERY_VERSION,
+    REVISIONS,
+    migrated_database,
+    new_database,
+    new_role,
+    query,
+    server,
+    tables,
+)
 
 ODD_NAME = """it's "odd" %s :name"""
 
@@ -81,10 +90,8 @@ def test_a_server_without_extensions_serves_as_well(address: DatabaseAddress, mo
     assert Migrator(address).create().extensions == {"vector": ExtensionStatus.PRESENT}
 
 
-def test_a_reset_makes_the_database_anew_and_ends_its_connections_only(address: DatabaseAddress) -> None:
-    other = new_database()
-    owner = new_role()
-    Migrator(address).migrate()
+def test_a_reset_makes_the_database_anew_and_ends_its_connections_only() -> None:
+    address, other, owner = migrated_database(), new_database(), new_role()
     query(address, "CREATE FUNCTION leftover() RETURNS int LANGUAGE sql AS 'SELECT 1'")
     server(18).run(f"ALTER DATABASE {address.name} OWNER TO {owner}")
 
@@ -101,8 +108,8 @@ def test_a_reset_makes_the_database_anew_and_ends_its_connections_only(address: 
 
 
 @pytest.mark.slow
-def test_a_reset_keeps_what_others_have_in_the_database(address: DatabaseAddress) -> None:
-    Migrator(address).migrate()
+def test_a_reset_keeps_what_others_have_in_the_database() -> None:
+    address = migrated_database()
     query(address, "CREATE SCHEMA theirs; CREATE TABLE theirs.orders (id int); INSERT INTO theirs.orders VALUES (7)")
 
     assert not Migrator(address).reset()
@@ -136,16 +143,16 @@ def test_a_reset_makes_a_missing_database() -> None:
     assert Migrator(server(18).address("missing_before_reset")).reset()
 
 
-def test_a_reset_cures_a_database_that_a_newer_version_has_migrated(address: DatabaseAddress) -> None:
-    Migrator(address).migrate()
+def test_a_reset_cures_a_database_that_a_newer_version_has_migrated() -> None:
+    address = migrated_database()
     query(address, "UPDATE data_layer_schema_version SET version_num = '9999'")
 
     assert Migrator(address).reset()
     assert Migrator(address).migrate() == REVISIONS
 
 
-def test_a_reset_drops_no_table_that_it_does_not_know(address: DatabaseAddress) -> None:
-    Migrator(address).migrate()
+def test_a_reset_drops_no_table_that_it_does_not_know() -> None:
+    address = migrated_database()
     query(address, "CREATE TABLE orders (id int); UPDATE data_layer_schema_version SET version_num = '9999'")
 
     with pytest.raises(SchemaAheadError):

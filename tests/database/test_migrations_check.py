@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from data_layer.database.schema_state import SchemaStatus
 from data_layer.entities.audit_log import DEFAULT_PARTITION
 from data_layer.repositories.audit_partitions import Month
 
-from .migration_helpers import EVERY_VERSION, NEXT, new_database, query, server, with_next_revision
+from .migration_helpers import EVERY_VERSION, NEXT, migrated_database, new_database, query, server, with_next_revision
 
 NEW_RULE = "CHECK (role IN ('user', 'moderator', 'admin', 'owner'))"
 CHANGES = {
@@ -54,17 +53,9 @@ CHANGES = {
 }
 
 
-@cache
-def template() -> str:
-    """The name of a migrated database, from which others are copied faster than they are migrated."""
-    address = new_database()
-    Migrator(address).migrate()
-    return address.name
-
-
 @pytest.mark.parametrize(("change", "found"), CHANGES.items())
 def test_a_change_by_hand_is_found(change: str, found: str) -> None:
-    address = new_database(template=template())
+    address = migrated_database()
     query(address, change)
 
     report = Migrator(address).check()
@@ -79,7 +70,7 @@ def test_a_change_by_hand_is_found(change: str, found: str) -> None:
 @pytest.mark.parametrize("trigger", ["refuse_change", "refuse_truncate"])
 @pytest.mark.parametrize("mode", ["DISABLE", "ENABLE", "ENABLE REPLICA"])
 def test_each_table_of_the_audit_trail_is_protected(table: str, trigger: str, mode: str) -> None:
-    address = new_database(template=template())
+    address = migrated_database()
     query(address, f"ALTER TABLE {table} {mode} TRIGGER {trigger}")
 
     found = {difference.name: str(difference) for difference in Migrator(address).check().differences}
@@ -88,7 +79,7 @@ def test_each_table_of_the_audit_trail_is_protected(table: str, trigger: str, mo
 
 
 def test_a_month_without_its_trigger_is_found() -> None:
-    address = new_database(template=template())
+    address = migrated_database()
     query(address, f"DROP TRIGGER refuse_truncate ON {Month.of(datetime.now(UTC)).table}")
 
     found = [str(difference) for difference in Migrator(address).check().differences]
@@ -109,7 +100,7 @@ def test_an_untouched_database_agrees_and_stays_untouched(version: int) -> None:
 
 
 def test_what_others_keep_beside_our_tables_is_no_difference() -> None:
-    address = new_database(template=template())
+    address = migrated_database()
     query(address, "CREATE TABLE orders (id int PRIMARY KEY, user_id uuid REFERENCES users (id))")
     query(address, "CREATE VIEW names AS SELECT first_name FROM users")
     query(address, "CREATE FUNCTION number_code_version(int) RETURNS int LANGUAGE sql AS 'SELECT 1'")
@@ -122,7 +113,7 @@ def test_what_others_keep_beside_our_tables_is_no_difference() -> None:
 @pytest.mark.parametrize("rows", [0, 1])
 def test_a_database_in_use_agrees(rows: int) -> None:
     """Checking neither waits for those who work with the tables, nor makes them wait."""
-    address = new_database(template=template())
+    address = migrated_database()
     query(address, "ANALYZE")
     with server(18).connect(address.name) as busy, busy.transaction():
         busy.execute("LOCK TABLE users IN ROW EXCLUSIVE MODE")
@@ -134,7 +125,7 @@ def test_a_database_in_use_agrees(rows: int) -> None:
 
 
 def test_a_database_that_is_behind_is_not_compared_with_newer_models(tmp_path: Path) -> None:
-    address = new_database(template=template())
+    address = migrated_database()
     query(address, "DROP INDEX uq_users_email")
 
     report = Migrator(address, versions=with_next_revision(tmp_path, "pass")).check()
@@ -144,7 +135,7 @@ def test_a_database_that_is_behind_is_not_compared_with_newer_models(tmp_path: P
 
 
 def test_the_current_schema_is_cheap_to_confirm() -> None:
-    address = new_database(template=template())
+    address = migrated_database()
     migrator = Migrator(address)
     migrator.require_current()
     statements: list[str] = []

@@ -27,6 +27,7 @@ from .migration_helpers import (
     NEXT,
     REVISIONS,
     migrate_in_process,
+    migrated_database,
     new_database,
     query,
     server,
@@ -74,10 +75,8 @@ def test_ten_processes_migrate_an_empty_database_at_once(address: DatabaseAddres
     assert Migrator(address).check().agrees
 
 
-def test_a_process_killed_in_the_middle_leaves_the_old_tables_and_no_lock(
-    address: DatabaseAddress, tmp_path: Path
-) -> None:
-    Migrator(address).migrate()
+def test_a_process_killed_in_the_middle_leaves_the_old_tables_and_no_lock(tmp_path: Path) -> None:
+    address = migrated_database()
     versions = with_next_revision(tmp_path, SLEEP)
     process = start(address, versions, seconds=60)
     sleeping = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'SELECT pg_sleep%'"
@@ -131,10 +130,8 @@ def test_those_who_wait_see_it_and_give_up_after_their_time(address: DatabaseAdd
     assert Migrator(address).migrate() == REVISIONS
 
 
-def test_a_table_that_stays_locked_ends_in_an_error_and_lets_others_pass(
-    address: DatabaseAddress, tmp_path: Path
-) -> None:
-    Migrator(address).migrate()
+def test_a_table_that_stays_locked_ends_in_an_error_and_lets_others_pass(tmp_path: Path) -> None:
+    address = migrated_database()
     reports: list[MigrationProgress] = []
     migrator = Migrator(address, lock_timeout=0.2, attempts=2, versions=with_next_revision(tmp_path, ADD_COLUMN))
     with server(18).connect(address.name) as reader, reader.transaction():
@@ -148,8 +145,8 @@ def test_a_table_that_stays_locked_ends_in_an_error_and_lets_others_pass(
     assert Migrator(address).check().agrees
 
 
-def test_a_table_that_becomes_free_is_migrated(address: DatabaseAddress, tmp_path: Path) -> None:
-    Migrator(address).migrate()
+def test_a_table_that_becomes_free_is_migrated(tmp_path: Path) -> None:
+    address = migrated_database()
     retried = threading.Event()
 
     def note(report: MigrationProgress) -> None:

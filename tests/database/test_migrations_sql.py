@@ -20,7 +20,7 @@ from data_layer.database.migrator import Migrator
 from data_layer.database.schema_state import SchemaStatus
 from data_layer.entities import Entity
 
-from .migration_helpers import NEXT, new_database, query, tables, with_next_revision
+from .migration_helpers import NEXT, migrated_database, new_database, query, tables, with_next_revision
 
 ROOT = Path(__file__).parents[2]
 SQUAWK = Path(sys.executable).with_name("squawk")
@@ -92,8 +92,7 @@ def run_as_psql_does(address: DatabaseAddress, sql: str) -> None:
 
 
 def test_alembic_itself_finds_nothing_to_do() -> None:
-    address = new_database()
-    Migrator(address).migrate()
+    address = migrated_database()
     query(address, "CREATE TABLE orders (id int)")
     engine = create_engine(address.url)
     with engine.connect() as connection:
@@ -114,8 +113,7 @@ def test_alembic_compares_everything_that_it_can() -> None:
 
 
 def test_every_index_and_constraint_is_named_after_its_table_and_columns() -> None:
-    address = new_database()
-    Migrator(address).migrate()
+    address = migrated_database()
     names = query(
         address,
         "SELECT conrelid::regclass::text, conname FROM pg_constraint "

@@ -27,6 +27,7 @@ from .migration_helpers import (
     NEXT,
     PASSWORD,
     REVISIONS,
+    migrated_database,
     new_database,
     new_role,
     query,
@@ -49,8 +50,8 @@ def test_an_empty_database_is_told_how_to_become_useful(address: DatabaseAddress
         Migrator(address).require_current()
 
 
-def test_an_older_database_is_behind(address: DatabaseAddress, tmp_path: Path) -> None:
-    Migrator(address).migrate()
+def test_an_older_database_is_behind(tmp_path: Path) -> None:
+    address = migrated_database()
     newer = Migrator(address, versions=with_next_revision(tmp_path, "pass"))
 
     assert (newer.current().state, newer.current().pending) == (SchemaStatus.BEHIND, (NEXT,))
@@ -151,8 +152,8 @@ def test_a_server_that_is_not_there_is_named_as_such(address: DatabaseAddress, t
             refused()
 
 
-def test_a_user_without_rights_on_the_tables_is_told_so(address: DatabaseAddress) -> None:
-    Migrator(address).migrate()
+def test_a_user_without_rights_on_the_tables_is_told_so() -> None:
+    address = migrated_database()
     stranger = Migrator(server(18).address(address.name, new_role()))
 
     with pytest.raises(DatabasePermissionError, match="permission denied for table data_layer_schema_version"):
