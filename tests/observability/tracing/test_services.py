@@ -113,12 +113,13 @@ async def test_a_near_read_makes_no_span_and_a_far_one_does(data: DataLayer, exp
     with tracing.spans.call("tests.outer"):
         await data.cache.set("key", "value", ttl=60)
         await data.cache.delete("absent")
-        assert await data.cache.get("key") == "value"
-        exporter.clear()
-        await data.cache.get("key")
-        near = len(exporter.get_finished_spans())
+        async with asyncio.timeout(30):
+            while True:
+                exporter.clear()
+                assert await data.cache.get("key") == "value"
+                if not exporter.get_finished_spans():
+                    break  # It is near as soon as the report of its own change has come.
         await data.cache.get("missing")
-    assert near == 0
     assert [span.name for span in exporter.get_finished_spans()] == ["GET", "tests.outer"]
 
 
