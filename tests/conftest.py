@@ -9,6 +9,7 @@ import signal
 import tempfile
 import threading
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from pathlib import Path
 
 import hypothesis
@@ -19,6 +20,7 @@ from data_layer import DataLayer, Settings
 from data_layer.database.migrations import VERSION_TABLE
 from data_layer.embedded import EmbeddedServers
 from data_layer.entities import Entity
+from data_layer.services.rate_limits import RateLimiter
 from tests.support import ALLOW_CHANGES, REFUSE_CHANGES
 
 # Timings never decide a test.
@@ -183,6 +185,13 @@ async def empty_tables(data: DataLayer) -> None:
     """Remove all rows, of the audit trail too."""
     async with data.transaction() as tx:
         await tx.execute(EMPTY_TABLES)
+
+
+@pytest.fixture
+def one_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stop the clock by which requests are counted: each minute a window ends, be it between two requests of a test."""
+    stopped = partial(RateLimiter, clock=lambda: 1_000_000_000.0)
+    monkeypatch.setattr("data_layer.web.rate_limits.RateLimiter", stopped)
 
 
 @pytest.fixture

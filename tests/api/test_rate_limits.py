@@ -16,7 +16,7 @@ from tests.services.accounts.support import make_account
 
 from .test_people import client_of
 
-pytestmark = pytest.mark.usefixtures("data")  # Empty tables and an empty cache.
+pytestmark = pytest.mark.usefixtures("data", "one_window")  # Empty tables and an empty cache.
 
 ME, POLICY, LIMIT = "/v1/accounts/me", "ratelimit-policy", "ratelimit"
 

@@ -93,6 +93,7 @@ class TestWithoutAConnection:
             assert [(await task).status_code for task in held] == [200] * 3
 
 
+@pytest.mark.usefixtures("one_window")
 async def test_a_person_and_an_address_have_limits_here_as_well(settings: Settings, data: DataLayer) -> None:
     del data  # Empty tables, and an empty cache.
     async with DataLayer(settings.replaced(request_limit_person=2)) as few:

@@ -265,6 +265,7 @@ async def test_it_is_off_by_default_and_needs_an_issuer(settings: Settings) -> N
         settings.replaced(environment="production", saas_api_secret="secret")
 
 
+@pytest.mark.usefixtures("one_window")
 async def test_page_calls_are_limited_and_what_the_back_end_sends_is_not(settings: Settings, clerk: Clerk) -> None:
     async with DataLayer(settings.replaced(request_limit_person=2, request_limit_address=4)) as few:
         await few.cache.flush()
