@@ -29,13 +29,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack
 from itertools import count
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import boto3
-import botocore.config
 import obstore
-import s3fs
-from azure.storage.blob.aio import BlobServiceClient
 from measuring import Figures, measure_each, median
 from obstore.store import AzureStore, S3Store
 from rich.console import Console
@@ -43,6 +39,11 @@ from rich.table import Table
 
 from data_layer.storage import AzureLocation, AzureStorage, LocalStorage, S3Location, S3Storage, StorageBackend
 from data_layer.testing.storage_servers import AzuriteServer, MotoServer, RcloneServer
+
+# Peers are imported where they are measured, so that --only local needs none of them.
+if TYPE_CHECKING:
+    from azure.storage.blob.aio import BlobServiceClient
+    from s3fs import S3FileSystem
 
 Operation = Callable[[int, int], Awaitable[None]]
 
@@ -146,6 +147,9 @@ class Boto3:
     name = "boto3 in threads"
 
     def __init__(self, server: RcloneServer | MotoServer, threads: ThreadPoolExecutor) -> None:
+        import boto3
+        import botocore.config
+
         self._threads = threads
         self._client = boto3.client(
             "s3",
@@ -169,7 +173,7 @@ class Boto3:
 class S3fs:
     name = "s3fs"
 
-    def __init__(self, files: s3fs.S3FileSystem) -> None:
+    def __init__(self, files: S3FileSystem) -> None:
         self._files = files
 
     async def put(self, key: str, content: bytes) -> None:
@@ -351,6 +355,8 @@ def obstore_on(server: RcloneServer | MotoServer) -> S3Store:
 
 
 async def bench_s3(server: RcloneServer | MotoServer, threads: ThreadPoolExecutor, options: argparse.Namespace) -> Any:
+    import s3fs
+
     server.make_bucket(BUCKET)
     credentials = server.credentials
     storage = S3Storage(S3Location(BUCKET, server.region, server.address, credentials), max_file_size=2**30)
@@ -373,6 +379,8 @@ async def bench_s3(server: RcloneServer | MotoServer, threads: ThreadPoolExecuto
 
 
 async def bench_azure(server: AzuriteServer, options: argparse.Namespace, cases: Cases) -> Any:
+    from azure.storage.blob.aio import BlobServiceClient
+
     server.make_bucket(BUCKET)
     place = AzureLocation.of_connection_string(server.connection_string, BUCKET)
     storage = AzureStorage(place, max_file_size=2**30)

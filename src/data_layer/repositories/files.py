@@ -32,8 +32,9 @@ from data_layer.entities import FileReference, StoredFile
 from data_layer.entities.enums import FileState
 from data_layer.errors import NotFoundError
 from data_layer.repositories import saved_files
+from data_layer.repositories.numbered_rows import Values
 from data_layer.repositories.repository import AppendRepository, check_limit, is_any
-from data_layer.repositories.saved_files import SavedFile
+from data_layer.repositories.saved_files import NewObject, SavedFile
 from data_layer.schemas.files import Attachment, FileView
 
 
@@ -358,7 +359,7 @@ class FileRepository(AppendRepository[FileReference]):
         )
         return None if row is None else row[0]
 
-    async def record(self, file: StoredFile) -> tuple[UUID, str]:
+    async def record(self, file: NewObject) -> tuple[UUID, str]:
         """Insert an object, or find the one with the same bytes of the same owner; returns its id and key.
 
         The row is locked until the transaction ends, so nobody removes it before it is referred to.
@@ -367,7 +368,7 @@ class FileRepository(AppendRepository[FileReference]):
         [row] = await self._session.run(_RECORD.given(**values))
         return cast("tuple[UUID, str]", row)
 
-    def save(self, original: StoredFile, reference: FileReference) -> SavedFile:
+    def save(self, original: NewObject, reference: Values) -> SavedFile:
         """Insert an object and a file that refers to it, together with the commit."""
         return saved_files.save(self._session, original, reference)
 

@@ -3,20 +3,46 @@
 # ruff: noqa: S608  (only names of columns and their types stand in the statements; values are passed as parameters)
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from datetime import datetime
 from functools import lru_cache
+from uuid import UUID
 
 from data_layer.database.entity_session import Answer, EntitySession
 from data_layer.database.statements import NumberedSql
-from data_layer.entities import Entity, FileReference, StoredFile
-from data_layer.repositories.numbered_rows import NumberedRows, Shape, Texts, add_rows, column_list
+from data_layer.entities import FileReference, StoredFile
+from data_layer.entities.enums import FileEncoding, FileState, StorageKind
+from data_layer.repositories.numbered_rows import NumberedRows, Shape, Texts, Values, add_rows, column_list
 
-_OBJECT = (
-    *("id", "parent_id", "owner_id", "backend", "key", "state", "content_type", "encoding", "size", "original_size"),
-    *("sha256", "width", "height", "frame_count", "image_format", "dominant_color", "thumbnails_pending"),
-)
-_REFERENCE = ("id", "owner_id", "file_name", "expires_at", "project_id", "code_id", "image_id")
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewObject:
+    """A stored object that no row names yet: the values of its row, past the ORM. `StoredFile` says what each means."""
+
+    id: UUID
+    owner_id: UUID | None
+    backend: StorageKind
+    key: str
+    content_type: str
+    encoding: FileEncoding | None
+    size: int
+    original_size: int
+    sha256: str
+    width: int | None
+    height: int | None
+    frame_count: int | None
+    image_format: str | None
+    dominant_color: str | None
+    thumbnails_pending: bool
+    state: FileState = FileState.STORED
+
+    @property
+    def stored_size(self) -> int:
+        """The same as ``size``, by the name that views have for it."""
+        return self.size
+
+
+_OBJECT = tuple(field.name for field in fields(NewObject))
 
 
 class SavedFile:
@@ -43,18 +69,20 @@ class SavedFile:
         return self._answer.row[0], self._answer.row[1]
 
 
-def save(session: EntitySession, original: StoredFile, reference: FileReference) -> SavedFile:
+def save(session: EntitySession, original: NewObject, reference: Values) -> SavedFile:
     """Store them with the next flush, or together with the commit if nothing else is to be written.
 
     Where the owner has the same bytes already, the file refers to those, and the object is not stored.
+
+    Args:
+        session: of the transaction.
+        original: the object.
+        reference: the values of the file that refers to it.
     """
     parameters: Texts = []
-    shapes = [_add(parameters, _OBJECT, original), _add(parameters, _REFERENCE, reference)]
+    shapes = [add_rows(parameters, {name: getattr(original, name) for name in _OBJECT})]
+    shapes.append(add_rows(parameters, reference))
     return SavedFile(session.add_statement(_statement(*shapes), parameters))
-
-
-def _add(parameters: Texts, names: Sequence[str], entity: Entity) -> Shape:
-    return add_rows(parameters, {name: getattr(entity, name) for name in names})
 
 
 @lru_cache(maxsize=64)

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from data_layer.entities import StoredFile
 from data_layer.entities.enums import StorageKind
 from data_layer.errors import ContentMismatchError, DamagedFileError, FileTooLargeError, StorageUnavailableError
+from data_layer.repositories.saved_files import NewObject
 from data_layer.schemas.files import FileView
 from data_layer.storage import FileInformation, StorageBackend
 from data_layer.storage.validation import ReceivedFile
@@ -125,7 +126,7 @@ class StorageBackends:
             )
         return self._all[kind]
 
-    async def put(self, row: StoredFile | FileView, file: ReceivedFile) -> None:
+    async def put(self, row: NewObject | StoredFile | FileView, file: ReceivedFile) -> None:
         """Store the bytes of a row.
 
         Raises:

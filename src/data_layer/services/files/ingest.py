@@ -8,9 +8,12 @@ from datetime import datetime
 from functools import partial
 from uuid import UUID
 
+from uuid_utils.compat import uuid7
+
 from data_layer.concurrency import uninterrupted
-from data_layer.entities import FileReference, StoredFile
-from data_layer.entities.enums import FileEncoding, FileState
+from data_layer.entities import FileReference
+from data_layer.entities.enums import FileEncoding
+from data_layer.entities.validation import new_values
 from data_layer.errors import (
     ConflictError,
     DamagedFileError,
@@ -18,6 +21,8 @@ from data_layer.errors import (
     MissingReferenceError,
 )
 from data_layer.observability.log import get_log
+from data_layer.repositories.numbered_rows import Values
+from data_layer.repositories.saved_files import NewObject
 from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
 from data_layer.schemas.files import Attachment, FileView
 from data_layer.services.files.backends import StorageBackends, new_place, original_key, require_size
@@ -75,14 +80,15 @@ class FileIngest:
             if same is not None:
                 return await self._heal(file, same)
         packed, encoding = await self._pack(file)
-        new = self._row(file, packed, encoding, request)
+        new = self._new_object(file, packed, encoding, request)
+        reference = _reference(request)  # Checked before anything is stored.
         try:
             await self._backends.put(new, packed)
         except BaseException:
             await uninterrupted(self._discard(new.key))
             raise
         view = await recorded_or_discarded(
-            self._record(new, request),
+            self._record(new, reference, request),
             is_kept=lambda view: view.key == new.key,  # Or the owner has the same bytes already.
             discard=partial(self._discard, new.key),
         )
@@ -118,15 +124,15 @@ class FileIngest:
             return file.content, None
         return await self._threads.run(pack, file.content)
 
-    def _row(
+    def _new_object(
         self, file: InspectedFile, packed: ReceivedFile, encoding: FileEncoding | None, request: SaveRequest
-    ) -> StoredFile:
+    ) -> NewObject:
         image = file.image
-        return StoredFile(
+        return NewObject(
+            id=uuid7(),
             owner_id=request.owner_id,
             backend=self._backends.kind,
             key=original_key(new_place(), file.content_type),
-            state=FileState.STORED,
             content_type=file.content_type,
             encoding=encoding,
             size=packed.size,
@@ -140,24 +146,23 @@ class FileIngest:
             thumbnails_pending=self._inspector.makes_thumbnails(file),
         )
 
-    async def _record(self, new: StoredFile, request: SaveRequest) -> FileView:
-        view = await (self._save(new, request) if request.pending is None else self._complete(new, request))
+    async def _record(self, new: NewObject, reference: Values, request: SaveRequest) -> FileView:
+        view = await (self._save(new, reference) if request.pending is None else self._complete(new, request))
         log.info("file_saved", file_id=str(view.id), content_type=view.content_type, size=view.size)
         if view.thumbnails_pending:
             self._thumbnails.add(view.key)
         return view
 
-    async def _save(self, new: StoredFile, request: SaveRequest) -> FileView:
+    async def _save(self, new: NewObject, reference: Values) -> FileView:
         """Record a new file in one round trip."""
-        reference = new_reference(new.id, request)
         async with self._transactions() as tx:
             saved = tx.files.save(new, reference)
         if saved.key != new.key:
             async with self._transactions() as tx:
-                return await tx.files.view(reference.id)
+                return await tx.files.view(reference["id"])
         return _view(new, reference, saved.created_at)
 
-    async def _complete(self, new: StoredFile, request: SaveRequest) -> FileView:
+    async def _complete(self, new: NewObject, request: SaveRequest) -> FileView:
         """Record what a direct upload has stored."""
         async with self._transactions() as tx:
             object_id, _ = await tx.files.record(new)
@@ -181,22 +186,32 @@ class FileIngest:
 
 def new_reference(object_id: UUID, request: SaveRequest) -> FileReference:
     """A new file that refers to an object."""
-    attached = request.attached_to.model_dump(exclude_none=True) if request.attached_to else {}
-    return FileReference(
-        file_id=object_id,
+    return FileReference(file_id=object_id, **_reference(request))
+
+
+def _reference(request: SaveRequest) -> Values:
+    """The values of a new file, but for the object that it refers to.
+
+    Raises:
+        InvalidValueError: one cannot be stored.
+    """
+    attached = request.attached_to
+    return new_values(
+        FileReference,
+        id=uuid7(),
         owner_id=request.owner_id,
         file_name=request.file_name,
         expires_at=request.expires_at,
-        **attached,
+        project_id=attached and attached.project_id,
+        code_id=attached and attached.code_id,
+        image_id=attached and attached.image_id,
     )
 
 
-def _view(stored: StoredFile, reference: FileReference, created_at: datetime) -> FileView:
+def _view(stored: NewObject, reference: Values, created_at: datetime) -> FileView:
     """What the database would answer for a file that nobody else refers to yet."""
     return FileView(
-        id=reference.id,
-        owner_id=reference.owner_id,
-        file_name=reference.file_name,
+        **reference,
         key=stored.key,
         backend=stored.backend,
         state=stored.state,
@@ -213,10 +228,6 @@ def _view(stored: StoredFile, reference: FileReference, created_at: datetime) ->
         thumbnails=(),
         thumbnails_pending=stored.thumbnails_pending,
         reference_count=1,
-        project_id=reference.project_id,
-        code_id=reference.code_id,
-        image_id=reference.image_id,
-        expires_at=reference.expires_at,
-        public_name=reference.public_name,
+        public_name=None,
         created_at=created_at,
     )
