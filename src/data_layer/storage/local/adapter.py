@@ -34,7 +34,7 @@ from data_layer.storage.arguments import (
 )
 from data_layer.storage.content import BATCH_SIZE, batches
 from data_layer.storage.keys import is_key, split_key, split_prefix
-from data_layer.storage.local.attributes import Sidecars, locked
+from data_layer.storage.local.attributes import KeyLock, Sidecars
 from data_layer.storage.local.files import Copy, Destination, Draft, Reader
 from data_layer.storage.local.folder import TEMPORARY, StorageFolder, create_file, read_all, write_all
 from data_layer.storage.local.listing import measure, walk
@@ -308,7 +308,7 @@ def _delete(folder: StorageFolder, key: str, segments: tuple[str, ...]) -> bool:
     if folder.status(segments) is None:
         existed = False
     else:
-        with locked(folder, key, shared=True):
+        with KeyLock(folder, key, shared=True):
             existed = _unlink(folder, segments)
     Sidecars(folder).remove(key, segments)
     if existed:

@@ -7,8 +7,8 @@ import hashlib
 import mimetypes
 import os
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -89,20 +89,31 @@ def attached(descriptor: int) -> Attributes | None:
     return next(iter(_decode([content])), None)
 
 
-@contextmanager
-def locked(folder: StorageFolder, key: str, *, shared: bool = False) -> Iterator[None]:
-    """Hold the lock of a key, which a few keys have in common, alone or together with others who share it.
+class KeyLock:
+    """The lock of a key, which a few keys have in common, held during a block: alone, or with others who share it.
 
     It also holds between processes, and the kernel releases it when its holder dies.
     """
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    with folder.own(LOCKS) as locks:
-        descriptor = os.open(_digest(key)[:2], flags, 0o600, dir_fd=locks)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+
+    __slots__ = ("_descriptor", "_folder", "_key", "_shared")
+
+    def __init__(self, folder: StorageFolder, key: str, *, shared: bool = False) -> None:
+        self._folder = folder
+        self._key = key
+        self._shared = shared
+
+    def __enter__(self) -> None:
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        with self._folder.own(LOCKS) as locks:
+            self._descriptor = os.open(_digest(self._key)[:2], flags, 0o600, dir_fd=locks)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_SH if self._shared else fcntl.LOCK_EX)
+        except BaseException:
+            os.close(self._descriptor)
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._descriptor)
 
 
 class Sidecars:
@@ -149,7 +160,7 @@ class Sidecars:
         *folders, name = self._location(key)
         if self._folder.status((*folders, name)) is None:
             return
-        with locked(self._folder, key), suppress(FileNotFoundError), self._folder.opened(folders) as folder:
+        with KeyLock(self._folder, key), suppress(FileNotFoundError), self._folder.opened(folders) as folder:
             if self._folder.status(segments) is None:
                 os.unlink(name, dir_fd=folder)
 

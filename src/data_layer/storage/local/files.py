@@ -7,13 +7,13 @@ import os
 import secrets
 import time
 from collections.abc import Iterable
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from data_layer.errors import ContentMismatchError, FileTooLargeError, StorageUnavailableError
 from data_layer.storage.arguments import Condition, Description
 from data_layer.storage.content import BATCH_SIZE
-from data_layer.storage.local.attributes import Attributes, Sidecars, attach, attached, information, locked
+from data_layer.storage.local.attributes import Attributes, KeyLock, Sidecars, attach, attached, information
 from data_layer.storage.local.folder import TEMPORARY, StorageFolder, create_file, read_all, start_writeback, write_all
 from data_layer.storage.port import FileInformation, HashedBytes
 
@@ -55,7 +55,7 @@ class Draft:
         self._size = 0
         self._hash = hashlib.sha256()
         self._known_hash: str | None = None
-        self._resources = ExitStack()
+        self._descriptor = _CLOSED
         self._abandoned = False
         self._published = False
 
@@ -68,6 +68,8 @@ class Draft:
         """Write, publish and close a file whose whole content is in memory."""
         try:
             self.open()
+            if isinstance(content, bytes) and len(content) <= BATCH_SIZE:
+                content = HashedBytes.of(content)  # It is done before the disk could begin.
             if isinstance(content, HashedBytes):
                 self._known_hash = content.sha256
                 self._append(content.content)
@@ -79,10 +81,8 @@ class Draft:
 
     def open(self) -> None:
         """Create the temporary file."""
-        self._temporary_folder = self._resources.enter_context(self._folder.own(TEMPORARY))
-        self._descriptor = create_file(self._temporary_folder, self._name)
-        self._resources.callback(os.close, self._descriptor)
-        self._resources.callback(self._remove_temporary_file)
+        self._temporary_folder = self._folder.own(TEMPORARY)
+        self._descriptor = create_file(self._temporary_folder.descriptor, self._name)
 
     def write(self, chunks: Iterable[bytes]) -> None:
         """Append to the file.
@@ -125,7 +125,7 @@ class Draft:
             return
         os.fsync(self._descriptor)
         # A writer with a condition must be alone from looking to publishing; the others need not wait for each other.
-        with locked(self._folder, self._destination.key, shared=self._destination.condition.is_none):
+        with KeyLock(self._folder, self._destination.key, shared=self._destination.condition.is_none):
             self._require_condition()
             self._publish()
 
@@ -134,13 +134,21 @@ class Draft:
         self._abandoned = True
 
     def discard(self) -> None:
-        """Let go of everything; an unpublished file disappears."""
-        self._resources.close()
+        """Let go of everything; an unpublished file disappears. Harmless to repeat."""
+        descriptor, self._descriptor = self._descriptor, _CLOSED
+        if descriptor == _CLOSED:
+            return
+        try:
+            if not self._published:
+                with suppress(OSError):  # Already removed, or a disk that fails: the next `initialize` tries again.
+                    os.unlink(self._name, dir_fd=self._temporary_folder.descriptor)
+        finally:
+            os.close(descriptor)
 
     def _commit_with_sidecar(self, attributes: Attributes) -> None:
         key, segments = self._destination.key, self._destination.segments
         sidecars = Sidecars(self._folder)
-        with locked(self._folder, key):
+        with KeyLock(self._folder, key):
             self._require_condition()
             current = self._folder.status(segments)
             kept = [version for version in sidecars.read(key) if current and version.describes(current)]
@@ -194,14 +202,9 @@ class Draft:
         with self._folder.opened(folders, create=True) as folder:
             if self._abandoned:
                 return
-            os.rename(self._name, name, src_dir_fd=self._temporary_folder, dst_dir_fd=folder)
+            os.rename(self._name, name, src_dir_fd=self._temporary_folder.descriptor, dst_dir_fd=folder)
             self._published = True
             os.fsync(folder)
-
-    def _remove_temporary_file(self) -> None:
-        if not self._published:
-            with suppress(OSError):  # Already removed, or a disk that fails: the next `initialize` tries again.
-                os.unlink(self._name, dir_fd=self._temporary_folder)
 
 
 def stamp(descriptor: int, *, after: int = 0) -> int:
@@ -335,7 +338,7 @@ class Copy:
             return self._source != self._target and not self._abandoned
         *folders, name = self._target[1]
         *source_folders, source_name = self._source[1]
-        with locked(self._folder, self._target[0], shared=self._condition.is_none):
+        with KeyLock(self._folder, self._target[0], shared=self._condition.is_none):
             if not self._condition.is_none and self._folder.status(self._target[1]) is not None:
                 raise self._condition.failure(self._target[0])
             with (

@@ -6,8 +6,8 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 from data_layer.errors import StorageUnavailableError
@@ -24,14 +24,37 @@ _OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _CREATE_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-class _Held:
+class HeldFolder:
     """A folder that is kept open, until nobody needs it any more."""
+
+    __slots__ = ("descriptor",)
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
 
+    def __enter__(self) -> int:
+        return self.descriptor
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
     def __del__(self) -> None:
         os.close(self.descriptor)
+
+
+class _OpenFolder:
+    """A folder that is open during a block."""
+
+    __slots__ = ("_descriptor",)
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def __enter__(self) -> int:
+        return self._descriptor
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._descriptor)
 
 
 class StorageFolder:
@@ -45,7 +68,7 @@ class StorageFolder:
         self.root = root
         self._path = str(root)
         self._identity: tuple[int, int] | None = None
-        self._held: dict[tuple[str, ...], _Held] = {}
+        self._held: dict[tuple[str, ...], HeldFolder] = {}
 
     def create(self) -> None:
         """Make what is missing, for the owner only."""
@@ -58,40 +81,38 @@ class StorageFolder:
         """Let go of what is kept open; harmless, as it is opened again when it is needed."""
         self._held = {}
 
-    @contextmanager
-    def opened(self, segments: Sequence[str], *, create: bool = False) -> Iterator[int]:
-        """A descriptor of an inner folder; ``create`` makes the missing ones."""
+    def opened(self, segments: Sequence[str], *, create: bool = False) -> AbstractContextManager[int]:
+        """Open an inner folder for a block, which gets its descriptor; ``create`` makes the missing ones."""
         root = self._root()
         if not segments:
-            yield root.descriptor
-            return
+            return root
         descriptor = root.descriptor
-        try:
-            for segment in segments:
+        for segment in segments:
+            try:
                 inner = _make_and_open(descriptor, segment) if create else open_folder(descriptor, segment)
+            finally:
                 if descriptor != root.descriptor:
                     os.close(descriptor)
-                descriptor = inner
-            yield descriptor
-        finally:
-            if descriptor != root.descriptor:
-                os.close(descriptor)
+            descriptor = inner
+        return _OpenFolder(descriptor)
 
-    @contextmanager
-    def own(self, segments: tuple[str, ...]) -> Iterator[int]:
-        """A descriptor of one of our own folders, which is kept open and made if it is missing."""
+    def own(self, segments: tuple[str, ...]) -> HeldFolder:
+        """One of our own folders, which is kept open and made if it is missing."""
         self._root()
         open_ones = self._held  # Another thread may begin again meanwhile.
         held = open_ones.get(segments)
         if held is None or os.fstat(held.descriptor).st_nlink == 0:  # Someone removed it.
             with self.opened(segments, create=True) as descriptor:
-                held = open_ones[segments] = _Held(os.dup(descriptor))
-        yield held.descriptor
+                held = open_ones[segments] = HeldFolder(os.dup(descriptor))
+        return held
 
     def open_file(self, segments: Sequence[str]) -> int:
         """A descriptor of a regular file, for reading; anything else counts as not there."""
-        with self.opened(segments[:-1]) as folder, _links_refused():
-            descriptor = os.open(segments[-1], _OPEN_FILE, dir_fd=folder)
+        with self.opened(segments[:-1]) as folder:
+            try:
+                descriptor = os.open(segments[-1], _OPEN_FILE, dir_fd=folder)
+            except OSError as error:
+                raise _refusing_links(error) from error
         if stat.S_ISREG(os.fstat(descriptor).st_mode):
             return descriptor
         os.close(descriptor)
@@ -129,7 +150,7 @@ class StorageFolder:
         status = os.statvfs(self.root)
         return status.f_bavail * status.f_frsize
 
-    def _root(self) -> _Held:
+    def _root(self) -> HeldFolder:
         try:
             status = os.stat(self._path)  # noqa: PTH116  (half the time of Path.stat, at every operation)
             held = self._held.get(())
@@ -142,9 +163,9 @@ class StorageFolder:
                 "was there before, see whether its disk is mounted"
             ) from error
 
-    def _open_root(self) -> _Held:
+    def _open_root(self) -> HeldFolder:
         """Begin again: what was kept open may belong to another disk."""
-        held = _Held(os.open(self._path, _OPEN_FOLDER))
+        held = HeldFolder(os.open(self._path, _OPEN_FOLDER))
         status = os.fstat(held.descriptor)
         self._held = {(): held}
         self._identity = (status.st_dev, status.st_ino)
@@ -153,8 +174,10 @@ class StorageFolder:
 
 def open_folder(folder: int, name: str) -> int:
     """A descriptor of the folder ``name`` in ``folder``; a link is not a folder."""
-    with _links_refused():
+    try:
         return os.open(name, _OPEN_INNER_FOLDER, dir_fd=folder)
+    except OSError as error:
+        raise _refusing_links(error) from error
 
 
 def create_file(folder: int, name: str) -> int:
@@ -186,15 +209,9 @@ def read_all(descriptor: int, start: int, size: int) -> bytes:
     return data + read_all(descriptor, start + len(data), size - len(data))
 
 
-@contextmanager
-def _links_refused() -> Iterator[None]:
-    """One error for "is a link", which systems report differently."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise NotADirectoryError(errno.ENOTDIR, "a symbolic link") from error
-        raise
+def _refusing_links(error: OSError) -> OSError:
+    """One error for "is a link", which systems report differently; any other as it is."""
+    return NotADirectoryError(errno.ENOTDIR, "a symbolic link") if error.errno == errno.ELOOP else error
 
 
 def _make_and_open(folder: int, name: str) -> int:
