@@ -107,7 +107,7 @@ class ChangeStream:
 
     def _tell(self, error: DataLayerError | None) -> None:
         if error is not None and not self._is_lost:
-            log.warning("session_feed_lost", reason=str(error))
+            log.warning("session_changes_lost", reason=str(error))
         elif error is None and self._is_lost:
-            log.info("session_feed_restored")
+            log.info("session_changes_restored")
         self._is_lost = error is not None
