@@ -23,8 +23,13 @@ from data_layer.entities import Entity
 from data_layer.services.rate_limits import RateLimiter
 from tests.support import ALLOW_CHANGES, REFUSE_CHANGES
 
-# Timings never decide a test.
-hypothesis.settings.register_profile("patient", deadline=None)
+# Neither timings nor chance decide a test: each run tries the same examples, and `make fuzz` others.
+hypothesis.settings.register_profile(
+    "patient",
+    deadline=None,
+    derandomize="FUZZ_EXAMPLES" not in os.environ,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
 hypothesis.settings.load_profile("patient")
 
 pytest_plugins = ["tests.needs_debian", "tests.quick", "tests.storage_servers"]
