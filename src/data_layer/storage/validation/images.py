@@ -352,6 +352,8 @@ def _reduced(file: ReceivedFile, picture: Picture, scale: int, watch: _Watch) ->
             scale = max(1, scale // _draft_scale(scale))
             width, height = image.size
         scaling = _scaling(image.width, 4 * image.width, scale)
+        if picture.frame[2:] == (picture.width, picture.height) and _is_opaque_in_colors(image):
+            return image.reduce((scaling.across, scaling.down))  # Which copies nothing, so strips would save nothing.
         strips = (
             image.crop((0, top, image.width, min(top + scaling.rows, image.height)))
             for top in range(0, image.height, scaling.rows)
@@ -526,6 +528,11 @@ def _in_colors(image: Image.Image) -> Image.Image:
     if image.mode in {"L", "LA", "RGB", "CMYK"}:
         return image
     return image.convert("L" if image.mode == "1" else "RGB")
+
+
+def _is_opaque_in_colors(image: Image.Image) -> bool:
+    """Whether ``_in_colors`` leaves it as it is, and none of its pixels is transparent."""
+    return image.mode in {"L", "RGB", "CMYK"} and not image.has_transparency_data
 
 
 def _in_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
