@@ -13,7 +13,6 @@ from sqlalchemy import text
 
 from data_layer import DataLayer, Settings
 from data_layer.console.pages import PageCall, Pages
-from data_layer.console.rendering import Renderer
 from data_layer.server.faces import whole_application
 from tests.console.conftest import LOGIN, browser, visit
 from tests.support import until
@@ -32,8 +31,7 @@ def serve(
         return await answering(call)
 
     app = whole_application(data)
-    renderer = Renderer(preview_origin=None, has_remote_images=False, open_project=None)
-    app.router.routes[:0] = pages.routes(renderer)
+    app.router.routes[:0] = pages.routes
     return browser(app)
 
 

@@ -14,14 +14,13 @@ again does nothing again. Without a session the person logs in first and comes b
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, quote, urlencode
 from uuid import UUID
 
-from fastapi import APIRouter, HTTPException, Request, Response
+from fastapi import HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse
 from fastapi.routing import APIRoute
@@ -65,7 +64,7 @@ class PageCall(Request):
     @property
     def renderer(self) -> Renderer:
         """What makes pages."""
-        renderer: Renderer = self.scope["console"]
+        renderer: Renderer = self.app.state.console
         return renderer
 
     @property
@@ -241,15 +240,6 @@ def _uuid_text(text: str | None) -> str | None:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class _Declared:
-    path: str
-    methods: tuple[str, ...]
-    handler: Callable[..., Any]
-    needs_login: bool
-    takes_long: bool
-
-
 class Pages:
     """The pages of one part.
 
@@ -261,7 +251,7 @@ class Pages:
     def __init__(self, prefix: str, *, needs_login: bool = True) -> None:
         self._prefix = prefix
         self._needs_login = needs_login
-        self._declared: list[_Declared] = []
+        self.routes: list[PageRoute] = []
 
     def get(self, path: str = "", *, takes_long: bool = False) -> Callable[[Handler], Handler]:
         """Declare a page; one that takes long has no deadline (REQUEST_DEADLINE)."""
@@ -273,31 +263,25 @@ class Pages:
 
     def _add(self, path: str, methods: tuple[str, ...], takes_long: bool) -> Callable[[Handler], Handler]:  # noqa: FBT001  (of get and post)
         def add(handler: Handler) -> Handler:
-            self._declared.append(_Declared(self._prefix + path, methods, handler, self._needs_login, takes_long))
+            self.routes.append(
+                PageRoute(
+                    self._prefix + path, handler, methods=methods, needs_login=self._needs_login, takes_long=takes_long
+                )
+            )
             return handler
 
         return add
-
-    def routes(self, renderer: Renderer) -> Iterator[APIRoute]:
-        """The routes of the pages."""
-        for each in self._declared:
-            yield PageRoute(each, renderer)
 
 
 class PageRoute(APIRoute):
     """A route that answers with pages, also where it fails."""
 
-    def __init__(self, declared: _Declared, renderer: Renderer) -> None:
-        self._renderer = renderer
-        self._needs_login = declared.needs_login
-        self.takes_long = declared.takes_long
-        super().__init__(
-            declared.path,
-            declared.handler,
-            methods=list(declared.methods),
-            include_in_schema=False,
-            response_model=None,
-        )
+    def __init__(
+        self, path: str, handler: Callable[..., Any], *, methods: tuple[str, ...], needs_login: bool, takes_long: bool
+    ) -> None:
+        self._needs_login = needs_login
+        self.takes_long = takes_long
+        super().__init__(path, handler, methods=list(methods), include_in_schema=False, response_model=None)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return what answers a request."""
@@ -306,7 +290,6 @@ class PageRoute(APIRoute):
         async def answer(request: Request) -> Response:
             deadline = Deadline(seconds_for(people_of(request).data.settings.service, takes_long=self.takes_long))
             call = PageCall(request.scope, deadline.without(request.receive))
-            call.scope["console"] = self._renderer
             extend_request_context(source="console")
             try:
                 async with deadline:
@@ -323,7 +306,7 @@ class PageRoute(APIRoute):
                 response = _page_of(call, error)
             except Exception as error:  # noqa: BLE001  (whatever it is, the person gets a page)
                 response = _crashed(call, error)
-            return self._renderer.protect(response)
+            return call.renderer.protect(response)
 
         return answer
 
@@ -333,13 +316,6 @@ class PageRoute(APIRoute):
             await admit(people_of(call).rates, call.scope, caller.counted_as)
         else:
             refuse_other_sites(call)
-
-
-def add_pages(router: APIRouter, renderer: Renderer, *parts: Pages) -> None:
-    """Add all pages of these parts to a router, and a page for every other address below ``/console``."""
-    for part in parts:
-        router.routes.extend(part.routes(renderer))
-    router.routes.extend(_others.routes(renderer))
 
 
 def _page_of(call: PageCall, error: DataLayerError) -> Response:
@@ -373,10 +349,11 @@ def _ask_to_log_in(call: PageCall) -> Response:
     return RedirectResponse(target, 303)
 
 
-_others = Pages("/console", needs_login=False)
+others = Pages("/console", needs_login=False)
+"""What answers every other address below ``/console``."""
 
 
-@_others.get("/{rest:path}")
+@others.get("/{rest:path}")
 async def find_nothing(call: PageCall, rest: str) -> Response:
     """There is nothing at any other address."""
     del rest

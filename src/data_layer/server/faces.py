@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from data_layer.api.app import create_app
-from data_layer.console.app import make_console
+from data_layer.console import app as console
 from data_layer.hosted.router import make_router as make_hosted_router
 from data_layer.layer import DataLayer
 from data_layer.server.served import Served
@@ -27,8 +27,10 @@ def whole_application(data: DataLayer, open_project: Callable[[UUID], str] | Non
         data: open.
         open_project: the address at which a project is opened in the application that makes the pages.
     """
-    faces = [make_console(data, open_project), make_hosted_router(data)]
-    return create_app(data, [face for face in faces if face is not None])
+    faces = [console.router, make_hosted_router(data)]
+    app = create_app(data, [face for face in faces if face is not None])
+    app.state.console = console.make_renderer(data, open_project)
+    return app
 
 
 @asynccontextmanager
