@@ -334,7 +334,7 @@ class TestInterruptions:
     async def test_whoever_is_cancelled_leaves_all_or_nothing(self, data: DataLayer, owner: User) -> None:
         stored = 0
         for number in range(15):
-            content = picture(color=(number, 200, 90), size=(300, 300))
+            content = picture(color=(number, 200, 90), size=(180, 180))  # Of what is so small no thumbnail is made.
             saving = asyncio.create_task(data.files.save(content, owner_id=owner.id))
             for _ in range(number):
                 await asyncio.sleep(0.006)
