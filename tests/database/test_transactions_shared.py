@@ -249,8 +249,10 @@ class TestEndByAnotherTask:
             await anext(generator)
             cycle: list[Any] = [generator]
             cycle.append(cycle)
+            timers.append(asyncio.get_running_loop().call_later(3600, list))  # It keeps the context of this task.
             return cycle
 
+        timers: list[asyncio.TimerHandle] = []
         cycle = await asyncio.create_task(begin())
         async with data.transaction() as tx:
             tx.add(make_user())
@@ -268,6 +270,7 @@ class TestEndByAnotherTask:
             assert await tx.users.count() == 1
         async with data.transaction() as tx:
             assert await tx.users.count() == 1
+        timers[0].cancel()
 
     async def test_one_that_ends_inside_the_transaction_of_another_task(self, data: DataLayer) -> None:
         async def store() -> AsyncIterator[None]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar
+from weakref import ref
 
 import psycopg
 from sqlalchemy import Executable, Result
@@ -66,12 +67,21 @@ def last_position() -> str | None:
 
 @dataclass(slots=True, eq=False)
 class _Scope:
-    """Where a transaction is open. Child tasks inherit it, but not the transaction: so it knows its task."""
+    """Where a transaction is open. Child tasks inherit it, but not the transaction: so it knows its task.
+
+    It does not keep the task: a timer keeps its context for as long as it runs, and with the task would keep its result,
+    which may be the generator that holds the transaction and that nobody else holds any more.
+    """
 
     database: ConnectionSource
-    task: asyncio.Task[Any] | None
+    task: ref[asyncio.Task[Any]] | None
     outer: _Scope | None
     is_open: bool = True
+
+
+def _this_task() -> ref[asyncio.Task[Any]] | None:
+    task = asyncio.current_task()
+    return None if task is None else ref(task)
 
 
 def _innermost() -> _Scope | None:
@@ -341,7 +351,7 @@ class UnitOfWork:
                 "a transaction is open in this task already: pass its `tx` on instead of beginning another one"
             )
         self._session.open()
-        self._scope = _Scope(self._database, asyncio.current_task(), _innermost())
+        self._scope = _Scope(self._database, _this_task(), _innermost())
         _current.set(self._scope)
         return self
 
@@ -359,7 +369,7 @@ class UnitOfWork:
 
     def _is_nested(self) -> bool:
         scope = _innermost()
-        return scope is not None and (scope.database, scope.task) == (self._database, asyncio.current_task())
+        return scope is not None and (scope.database, scope.task) == (self._database, _this_task())
 
     def _leave(self) -> None:
         """Make the transaction outside of this one the current one again, if this is still the context of both.
