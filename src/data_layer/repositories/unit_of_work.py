@@ -69,8 +69,8 @@ def last_position() -> str | None:
 class _Scope:
     """Where a transaction is open. Child tasks inherit it, but not the transaction: so it knows its task.
 
-    It does not keep the task: a timer keeps its context for as long as it runs, and with the task would keep its result,
-    which may be the generator that holds the transaction and that nobody else holds any more.
+    It does not keep the task: a timer keeps its context for as long as it runs, and with the task it would keep its
+    result, which may be the generator that holds the transaction and that nobody else holds any more.
     """
 
     database: ConnectionSource
