@@ -164,6 +164,41 @@ async def test_nodes_announce_names_addresses_or_nothing(host: bytes) -> None:
         assert await runner.run_batch([("GET", b"a"), ("GET", b"b")]) == [b"found", b"found"]
 
 
+class LaggingNode(FakeNode):
+    """Goes on to name the old primary of all slots for a moment after a failover: the next time that it is asked."""
+
+    def __init__(self, old: RedisServer, new: RedisServer) -> None:
+        super().__init__(b"")
+        self.named = [new, old, old]
+
+    async def _answer(self, command: list[bytes], writer: asyncio.StreamWriter) -> None:
+        if command != [b"CLUSTER", b"SLOTS"]:
+            await super()._answer(command, writer)
+            return
+        named = self.named.pop() if len(self.named) > 1 else self.named[0]
+        host, port = named.address.split(":")
+        writer.write(
+            b"*1\r\n*3\r\n:0\r\n:16383\r\n*3\r\n$9\r\n%s\r\n:%s\r\n$2\r\nid\r\n" % (host.encode(), port.encode())
+        )
+
+
+async def test_a_map_that_names_a_replica_for_a_moment_fails_no_command() -> None:
+    with RedisServer() as old, RedisServer() as new:
+        old.execute("REPLICAOF", "127.0.0.1", 1)
+        async with LaggingNode(old, new) as node, running(redis_cluster_nodes=f"127.0.0.1:{node.port}") as runner:
+            counts = await asyncio.gather(*(runner.run("INCR", b"count", repeatable=False) for _ in range(20)))
+            assert sorted(counts) == list(range(1, 21))
+            assert new.execute("GET", "count") == "20"
+
+
+async def test_a_map_that_names_a_replica_for_good() -> None:
+    with RedisServer() as old:
+        old.execute("REPLICAOF", "127.0.0.1", 1)
+        async with LaggingNode(old, old) as node, running(redis_cluster_nodes=f"127.0.0.1:{node.port}") as runner:
+            with pytest.raises(CacheUnavailableError, match="is a replica"):
+                await runner.run("INCR", b"count", repeatable=False)
+
+
 async def test_a_node_that_describes_nonsense() -> None:
     async def babble(_command: list[bytes], writer: asyncio.StreamWriter) -> None:
         writer.write(b"*1\r\n*2\r\n:1\r\n:2\r\n")

@@ -91,6 +91,17 @@ async def test_a_replica_is_not_taken_for_a_primary() -> None:
             await write_until_it_arrives(runner, b"1", server)
 
 
+async def test_sentinels_that_name_a_replica_for_a_moment_fail_no_command() -> None:
+    with RedisServer() as old, RedisServer() as new:
+        old.execute("REPLICAOF", "127.0.0.1", 1)
+        async with FakeSentinel(old) as sentinel, running(**sentinel.settings) as runner:
+            count = asyncio.create_task(runner.run("INCR", b"count", repeatable=False))
+            await until(lambda: sentinel.commands != [])
+            sentinel.named = new
+            assert await count == 1
+            assert new.execute("GET", "count") == "1"
+
+
 async def test_a_command_that_a_demoted_server_refuses_goes_to_its_successor() -> None:
     with RedisServer() as old, RedisServer() as new:
         async with FakeSentinel(old) as sentinel, running(**sentinel.settings) as runner:

@@ -107,6 +107,7 @@ def create_app(data: DataLayer, faces: Iterable[APIRouter] = ()) -> FastAPI:
     )
     rates = rate_limiter(data)
     app.people = People(data, limiter, rates, origins_with_cookies(settings.service))
+    app.state.data = data
     app.state.probe = health.SharedProbe(data.health)
     app.openapi = partial(documentation.describe, app)  # type: ignore[method-assign]
 

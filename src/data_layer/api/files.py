@@ -14,10 +14,10 @@ from starlette.requests import ClientDisconnect
 
 from data_layer.api.response_headers import described_headers
 from data_layer.errors import FileNotFoundInStorageError
+from data_layer.layer import DataLayer
 from data_layer.services.files import SHOWN_INLINE
 from data_layer.services.files.backends import PUBLIC_PATH
 from data_layer.services.files.serving import FileServer, LocalFileServer, ServedFile
-from data_layer.web.authentication import people_of
 from data_layer.web.conditions import Conditions, UnsatisfiableRangeError, accepts_gzip, parse_range
 from data_layer.web.downloads import GeneratedResponse
 
@@ -43,7 +43,10 @@ _REFUSED: dict[int | str, dict[str, Any]] = {
 _FOR_ALL_ORIGINS = {"access-control-allow-origin": "*", "cross-origin-resource-policy": "cross-origin"}
 
 router = APIRouter(tags=["files"])
-"""The routes of files. They need no login, because the URL is the permission."""
+"""The routes of files. They need no login, because the URL is the permission.
+
+Another application may serve them too, with its data layer in ``app.state.data``.
+"""
 
 
 @router.head("/v1/files/{key:path}", include_in_schema=False)
@@ -89,7 +92,7 @@ async def write(key: str, request: Request) -> Response:
 )
 async def read_public(name: str, request: Request) -> Response:
     """A file at its permanent address, which anybody may read, also a page of another origin."""
-    server = people_of(request).data.public_files
+    server = _data_of(request).public_files
     answer = _answer(server, await server.find(name), request)
     answer.headers.update(_FOR_ALL_ORIGINS)
     return answer
@@ -103,8 +106,13 @@ def _announced_length(content_length: str) -> int | None:
     return int(content_length.lstrip("0")[:19] or "0")
 
 
+def _data_of(request: Request) -> DataLayer:
+    data: DataLayer = request.app.state.data
+    return data
+
+
 def _server(request: Request) -> LocalFileServer:
-    server = people_of(request).data.local_files
+    server = _data_of(request).local_files
     if server is None:
         raise FileNotFoundInStorageError("No files are served here: they are in S3 or Azure")
     return server

@@ -98,6 +98,11 @@ class ClusterRouting:
             case _:
                 return None
 
+    async def successor(self, replica: Node, key: bytes | None) -> Node | None:
+        """What the map says now; the node that was asked for it may not have known yet."""
+        await self._refresh_quietly(())
+        return self.find(key) or replica
+
     async def close(self) -> None:
         """Close all connections."""
         await self._refreshes.close()

@@ -13,7 +13,7 @@ from data_layer.cache.errors import ConnectionFailure, ConnectionLost, ServerRep
 from data_layer.cache.wire.connection import Command, Connection, pack
 from data_layer.cache.wire.node import LARGE, Node
 from data_layer.cache.wire.routing import Routing
-from data_layer.errors import CacheError, CacheTimeoutError, CacheUnavailableError
+from data_layer.errors import CacheError, CacheReadOnlyError, CacheTimeoutError, CacheUnavailableError
 
 _COMMANDS_ON_ONE_KEY = (
     "APPEND DECR DECRBY DUMP EXPIRE EXPIRETIME GET GETDEL GETEX GETRANGE HDEL HGET HGETALL HLEN HMGET HSET INCR INCRBY "
@@ -230,10 +230,17 @@ class Dispatcher:
     async def _insist(self, request: Request, answers: list[Any] | None) -> list[Any]:
         was_repeated = asking = False
         primary = request.primary
+        unusable: CacheError | None = None
         for _ in range(_MAXIMUM_REDIRECTS):
             if answers is None:
                 primary = primary or await self._find(request)
-                answers = await self._attempt(request, primary, asking=asking)
+                try:
+                    answers = await self._attempt(request, primary, asking=asking)
+                except CacheReadOnlyError as error:  # It was connected to just now: nothing was sent.
+                    unusable, primary = error, await self._routing.successor(primary, request.key)
+                    if primary is None:
+                        raise
+                    continue
                 asking = False
             assert primary is not None  # noqa: S101  (answers came from somewhere)
             failure = next((answer for answer in answers if isinstance(answer, ConnectionFailure)), None)
@@ -251,7 +258,7 @@ class Dispatcher:
                 return answers
             answers, primary, asking = None, redirect.primary, redirect.asking
         name = "its address" if primary is None else primary.name
-        raise CacheUnavailableError(
+        raise unusable or CacheUnavailableError(
             f"Redis at {name} and the servers that it points to send a command from one to another without end"
         )
 

@@ -77,6 +77,9 @@ class Routing(Protocol):
     async def redirect(self, refusal: ReplyError, primary: Node, key: bytes | None) -> Redirect | None:
         """Where to send a command that was refused without having been carried out; None when that would not help."""
 
+    async def successor(self, replica: Node, key: bytes | None) -> Node | None:
+        """The server to use where this one turned out to be a replica; None when nothing else could say so."""
+
     async def close(self) -> None:
         """Close all connections."""
 
@@ -106,6 +109,9 @@ class SingleServer:
     async def redirect(self, refusal: ReplyError, primary: Node, _key: bytes | None) -> Redirect | None:
         """A demoted server's connections are closed by now; its name may lead to its successor."""
         return Redirect(primary) if is_demotion(refusal) else None
+
+    async def successor(self, _replica: Node, _key: bytes | None) -> None:
+        """None: only the address says which server is the primary."""
 
     async def close(self) -> None:
         """Close all connections."""

@@ -22,6 +22,8 @@ HostAndPort = tuple[str, int]
 _QUESTION_SECONDS = 0.5
 _LONGEST_QUESTION = 2.0
 
+_PAUSE_SECONDS = 0.1
+
 logger = get_log(__name__)
 
 
@@ -51,6 +53,11 @@ class SentinelRouting:
     async def redirect(self, refusal: ReplyError, primary: Node, _key: bytes | None) -> Redirect | None:
         """A server that was demoted refuses writes: the command goes to its successor."""
         return Redirect(primary) if is_demotion(refusal) else None
+
+    async def successor(self, replica: Node, _key: bytes | None) -> Node | None:
+        """The same, located again: the sentinels may have named it just before they agreed on another."""
+        await asyncio.sleep(jittered(_PAUSE_SECONDS, 0.5, 1.5))
+        return replica
 
     async def close(self) -> None:
         """Close all connections, those to the sentinels too."""
