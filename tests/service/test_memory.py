@@ -20,8 +20,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 ALLOWED = 512
 """MiB that the service may hold with default settings, whatever is uploaded (deploy/README.md)."""
 
-EACH = 3
-"""How many of each are uploaded at the same time."""
+EACH = 2
+"""How many of each are uploaded at the same time, one directly and one through the application."""
 
 UPLOADING = (sys.executable, str(Path(__file__).with_name("uploading_service.py")))
 TYPES = ("png", "jpeg", "gif", "webp")
