@@ -31,7 +31,7 @@ def share_failures(description: Description) -> None:
 
 
 def _usual(description: Description) -> Iterator[tuple[Description, str]]:
-    """Each failure that nothing but its status tells apart, by the answers that it is one of."""
+    """Each failure that says no more than its status does: the answers of an operation, and the status in them."""
     for operations in description["paths"].values():
         for operation in operations.values():
             responses = operation["responses"]

@@ -134,7 +134,7 @@ class LoggedInPeople:
         """By the hash of a token: who it is, and until when that is believed."""
 
     async def actor_of(self, scope: Scope) -> Actor:
-        """Return the person who is logged in.
+        """Return the person behind the session.
 
         Raises:
             PermissionDeniedError: a page of another site has sent it.

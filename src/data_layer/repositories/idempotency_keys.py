@@ -16,7 +16,7 @@ KEPT_FOR = timedelta(days=1)
 
 
 class Claim(NamedTuple):
-    """A try to carry out a request under its key.
+    """An attempt to carry out the request that a key stands for.
 
     Attributes:
         scope: within which keys are the same: a person's id, or a hash of a request that needs no login.

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
-from typing import Any, ParamSpec, TypeVar
+from concurrent.futures import ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
 
 from data_layer.concurrency import settled
 from data_layer.errors import NotInitializedError
@@ -43,33 +42,20 @@ class FileThreads:
             job = self._executor.submit(function, *arguments, **options)
         except RuntimeError as error:
             raise NotInitializedError("the storage is closed") from error
-        ended = _end_of(job)
+        result = asyncio.wrap_future(job)
 
         def cut_short() -> None:
             job.cancel()  # It does not begin any more; what has begun goes on.
             on_cancel()
 
-        cancellation = await settled(ended, on_cancel=cut_short)
+        cancellation = await settled(result, on_cancel=cut_short)
         if cancellation is not None:
             raise cancellation
-        return job.result()
+        return result.result()
 
     async def close(self) -> None:
         """Wait for the functions that are running, and end the threads."""
         await asyncio.to_thread(self._executor.shutdown)
-
-
-def _end_of(job: Future[Any]) -> asyncio.Future[None]:
-    """Wait for a job's end, in fewer turns of the loop than ``asyncio.wrap_future``, which copies the outcome also."""
-    loop = asyncio.get_running_loop()
-    ended = loop.create_future()
-
-    def wake(_: Future[Any]) -> None:
-        with suppress(RuntimeError):  # The loop was closed without waiting.
-            loop.call_soon_threadsafe(ended.set_result, None)
-
-    job.add_done_callback(wake)
-    return ended
 
 
 def _nothing() -> None:

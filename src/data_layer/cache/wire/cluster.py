@@ -15,8 +15,8 @@ from data_layer.cache.address import CacheAddress, ServerAddress
 from data_layer.cache.errors import reply_code
 from data_layer.cache.wire.connector import Connector
 from data_layer.cache.wire.node import Node, Prepare
-from data_layer.cache.wire.routing import Redirect, ask_all
-from data_layer.concurrency import SingleFlight, cancel_and_wait, jittered
+from data_layer.cache.wire.routing import Redirect, ask_all, pause
+from data_layer.concurrency import SingleFlight, cancel_and_wait
 from data_layer.errors import CacheError, CacheUnavailableError
 from data_layer.observability.log import get_log
 
@@ -38,7 +38,6 @@ def key_slot(key: bytes) -> int:
 
 
 _ASKED_AT_ONCE = 5
-_PAUSE_SECONDS = 0.1
 
 logger = get_log(__name__)
 
@@ -90,7 +89,7 @@ class ClusterRouting:
             case "ASK":
                 return Redirect(self._primary_at(_target(refusal, primary)), asking=True)
             case "TRYAGAIN":
-                await asyncio.sleep(_pause())
+                await asyncio.sleep(pause())
                 return Redirect(primary)
             case "CLUSTERDOWN" | "READONLY" | "LOADING" | "MASTERDOWN":
                 await self._refresh_quietly(())
@@ -137,7 +136,7 @@ class ClusterRouting:
         try:
             await self._ask_for_map(first)
         finally:
-            self._not_before = monotonic() + _pause()
+            self._not_before = monotonic() + pause()
 
     async def _ask_for_map(self, first: Iterable[HostAndPort]) -> None:
         failure: CacheError | None = None
@@ -232,7 +231,3 @@ def _target(refusal: ReplyError, primary: Node) -> HostAndPort:
     """Where MOVED or ASK points: ``MOVED 1234 host:port``, where nothing before the colon means the same host."""
     host, _, port = str(refusal).split()[2].rpartition(":")
     return host.strip("[]") or primary.host, int(port)
-
-
-def _pause() -> float:
-    return jittered(_PAUSE_SECONDS, 0.5, 1.5)

@@ -107,7 +107,7 @@ class Connection(asyncio.Protocol):
         self._reason: ConnectionFailure | None = None
         self._heard = loop.time()
         self._is_watched = self._is_holding = False
-        self._last_reason: str | None = None
+        self._closing_reason: str | None = None
         self._role_questions = 0
         self._role_timer: asyncio.TimerHandle | None = None
         self._proof_timer: asyncio.TimerHandle | None = None
@@ -116,6 +116,10 @@ class Connection(asyncio.Protocol):
     def is_closed(self) -> bool:
         """Whether nothing can be sent any longer."""
         return self._reason is not None
+
+    @property
+    def _is_ending(self) -> bool:
+        return self._reason is not None or self._closing_reason is not None
 
     @property
     def reason(self) -> ConnectionFailure | None:
@@ -170,7 +174,7 @@ class Connection(asyncio.Protocol):
         Neither has to wait for a task, so a busy loop delays each of them by one turn at most. The connection ends if
         the server is not a primary, or does not answer.
         """
-        if self._reason is not None or self._last_reason is not None or self._transport is None:
+        if self._is_ending or self._transport is None:
             return
         self._write()
         self._waiting.append(cast("asyncio.Future[Any]", _RoleQuestion(partial(self._note_confirmation, confirmed))))
@@ -196,8 +200,8 @@ class Connection(asyncio.Protocol):
         """
         if not self._writes:
             self.close(reason)
-        elif self._last_reason is None:
-            self._last_reason = reason
+        elif self._closing_reason is None:
+            self._closing_reason = reason
             self._loop.call_later(_LAST_ANSWERS_SECONDS, self.close, reason)
 
     def watch_role(self) -> None:
@@ -207,8 +211,7 @@ class Connection(asyncio.Protocol):
 
     def require_proof(self) -> None:
         """Write nothing more until the server has answered that it is a primary."""
-        is_ending = self._reason is not None or self._last_reason is not None
-        if self._is_holding or is_ending or not self._is_watched:
+        if self._is_holding or self._is_ending or not self._is_watched:
             return
         self._write()
         self._is_holding = True
@@ -267,7 +270,7 @@ class Connection(asyncio.Protocol):
         unwritten = self._unwritten
         if self._transport is None or not unwritten:
             return
-        if self._is_holding or self._last_reason is not None:
+        if self._is_holding or self._is_ending:
             if len(self._waiting) >= self._maximum_waiting:
                 self._fill()
             return
@@ -297,8 +300,8 @@ class Connection(asyncio.Protocol):
                     self._latencies.note(now - written)
         while marks and marks[0][0] <= answered:
             _release(marks.popleft()[1])
-        if self._last_reason is not None and not writes:
-            self.close(self._last_reason)
+        if self._closing_reason is not None and not writes:
+            self.close(self._closing_reason)
         elif self.is_full:
             self._make_room()
 

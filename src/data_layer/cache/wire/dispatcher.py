@@ -240,6 +240,7 @@ class Dispatcher:
                     unusable, primary = error, await self._routing.successor(primary, request.key)
                     if primary is None:
                         raise
+                    asking = False
                     continue
                 asking = False
             assert primary is not None  # noqa: S101  (answers came from somewhere)

@@ -42,8 +42,14 @@ async def ask_all(
 
 
 _PROBE_SECONDS = 1.0
+_PAUSE_SECONDS = 0.1
 
 logger = get_log(__name__)
+
+
+def pause() -> float:
+    """Seconds to wait before servers that do not agree yet are asked once more."""
+    return jittered(_PAUSE_SECONDS, 0.5, 1.5)
 
 
 class Redirect(NamedTuple):

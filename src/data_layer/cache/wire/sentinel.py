@@ -12,7 +12,7 @@ from data_layer.cache.errors import is_demotion
 from data_layer.cache.wire.connection import Connection
 from data_layer.cache.wire.connector import Connector
 from data_layer.cache.wire.node import Node, Prepare
-from data_layer.cache.wire.routing import Redirect, ask_all
+from data_layer.cache.wire.routing import Redirect, ask_all, pause
 from data_layer.concurrency import cancel_and_wait, jittered
 from data_layer.errors import CacheError, CacheUnavailableError
 from data_layer.observability.log import get_log
@@ -21,8 +21,6 @@ HostAndPort = tuple[str, int]
 
 _QUESTION_SECONDS = 0.5
 _LONGEST_QUESTION = 2.0
-
-_PAUSE_SECONDS = 0.1
 
 logger = get_log(__name__)
 
@@ -56,7 +54,7 @@ class SentinelRouting:
 
     async def successor(self, replica: Node, _key: bytes | None) -> Node | None:
         """The same, located again: the sentinels may have named it just before they agreed on another."""
-        await asyncio.sleep(jittered(_PAUSE_SECONDS, 0.5, 1.5))
+        await asyncio.sleep(pause())
         return replica
 
     async def close(self) -> None:

@@ -124,7 +124,7 @@ class Provider(Protocol):
         """Where a login begins."""
 
     async def identify(self, callback: Callback, login: PendingLogin) -> ExternalIdentity:
-        """Return the person who has logged in."""
+        """Return whose login this is."""
 
     async def check(self) -> str:
         """Ask what is needed for a login, and return what answered."""
@@ -175,10 +175,10 @@ class OpenIdProvider:
         return _with_query(metadata.authorization_endpoint, query)
 
     async def identify(self, callback: Callback, login: PendingLogin) -> ExternalIdentity:
-        """Return the person who has logged in.
+        """Return whose login this is.
 
         Raises:
-            LoginDeniedError: nobody has.
+            LoginDeniedError: the person, or the provider, has refused it.
             InvalidLoginError: the code was used before, is old, or is of somebody else.
             InvalidTokenError: the ID token is not to be believed.
             IssuerError: the issuer does not answer, or with something that cannot be used.
@@ -297,10 +297,10 @@ class GitHubProvider:
         return _with_query(f"{self.configuration.base}/login/oauth/authorize", query)
 
     async def identify(self, callback: Callback, login: PendingLogin) -> ExternalIdentity:
-        """Return the person who has logged in, with the primary address if GitHub has verified it.
+        """Return whose login this is, with the primary address if GitHub has verified it.
 
         Raises:
-            LoginDeniedError: nobody has.
+            LoginDeniedError: the person, or the provider, has refused it.
             InvalidLoginError: the code was used before, is old, or is of somebody else.
             IssuerError: GitHub does not answer, or with something that cannot be used.
         """

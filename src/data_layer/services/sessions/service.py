@@ -41,7 +41,7 @@ _BATCH = 1000
 
 @checks_arguments
 class SessionService:
-    """Sessions: who is logged in, for how long, and on which devices.
+    """The sessions of people: how long each lasts, and on which device.
 
     A session lives for SESSION_TTL after its last use, and for SESSION_MAX_AGE at most. However it ends, in whatever
     process or by SQL, it is refused everywhere within two seconds (``watermark`` says why). Without Redis everything

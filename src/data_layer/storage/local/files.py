@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import time
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-
-from uuid_utils.compat import uuid7
 
 from data_layer.errors import ContentMismatchError, FileTooLargeError, StorageUnavailableError
 from data_layer.storage.arguments import Condition, Description
@@ -52,7 +51,7 @@ class Draft:
         self._folder = folder
         self._destination = destination
         self._max_size = max_size
-        self._name = uuid7().hex
+        self._name = secrets.token_hex(16)
         self._size = 0
         self._hash = hashlib.sha256()
         self._known_hash: str | None = None
