@@ -35,7 +35,7 @@ from data_layer.database.driver import DriverConnection
 from data_layer.schemas.actors import SYSTEM, Actor
 from data_layer.schemas.projects import ProjectOrder
 from data_layer.schemas.usage import UsageGroup
-from data_layer.services.project_keys import history_key, owner_key, project_key
+from data_layer.services.project_keys import owner_key, project_key
 
 GENERATIONS_OF_A_PROJECT, PROJECTS_OF_A_PERSON, PAGE = 10, 20, 20
 FIRST_WORDS = [
@@ -308,7 +308,7 @@ async def filled(folder: Path, size: Size, batch: int) -> AsyncIterator[DataLaye
 
 async def call(data: DataLayer, operation: Operation, place: Place) -> float:
     """Milliseconds of one call that finds nothing in the cache."""
-    for key in (owner_key(place.user_id), project_key(place.project_id), history_key(place.project_id)):
+    for key in (owner_key(place.user_id), project_key(place.project_id)):
         await data.cache.delete(key)
     started = time.perf_counter()
     await operation(data, place)

@@ -27,7 +27,7 @@ from data_layer.schemas.lineage import ReceivedGeneration, ReceivedVariant
 from data_layer.schemas.projects import ProjectChanges, ProjectDraft, ProjectFilter, ProjectFull, ProjectOrder
 from data_layer.services.generations import GenerationService
 from data_layer.services.generations.access import views_of
-from data_layer.services.project_keys import work_keys
+from data_layer.services.project_keys import keys_of_project
 from data_layer.services.projects import ProjectService
 from tests.services.generations.conftest import let_leases_run_out
 from tests.support import make_code, stored_actor
@@ -85,7 +85,7 @@ class Story:
         async with self.data.transaction() as tx:
             project = await tx.projects.get(self.project.id)
             tx.add(make_code(project))
-            tx.invalidate(*work_keys(self.project.id, self.project.user_id))
+            tx.invalidate(*keys_of_project(self.project.id, self.project.user_id))
 
 
 WRITES: dict[str, Callable[[Story], Awaitable[object]]] = {

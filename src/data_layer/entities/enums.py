@@ -99,6 +99,11 @@ class GenerationStatus(TextEnum):
         """The statuses that may follow this one in a single move."""
         return _MOVES[self]
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it has not ended: more may follow."""
+        return bool(_MOVES[self])
+
 
 _MOVES = {
     GenerationStatus.PENDING: frozenset(

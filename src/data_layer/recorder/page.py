@@ -77,7 +77,7 @@ def tree_for_page(name: str, generations: Sequence[TreeGeneration], media: Media
         generations: all of them with their codes, oldest first.
         media: what the prompts have shown, as far as it is there.
     """
-    is_running = any(_is_running(variant) for generation in generations for variant in generation.variants)
+    is_running = any(variant.status.is_running for generation in generations for variant in generation.variants)
     generations = [each for each in generations if not _is_being_made(each)]
     variants = {variant.id: (generation, variant) for generation in generations for variant in generation.variants}
     ordered = _parents_first(generations, variants)
@@ -138,13 +138,9 @@ def _head(ordered: Sequence[TreeGeneration]) -> TreeGeneration | None:
     return ordered[-1] if ordered else None
 
 
-def _is_running(variant: TreeVariant) -> bool:
-    return variant.status in {GenerationStatus.PENDING, GenerationStatus.PROCESSING}
-
-
 def _is_being_made(generation: TreeGeneration) -> bool:
     """Whether a person would see nothing of it yet."""
-    is_running = any(_is_running(each) for each in generation.variants)
+    is_running = any(each.status.is_running for each in generation.variants)
     return is_running and not any(_is_complete(each) for each in generation.variants)
 
 

@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, Uuid, any_, bindparam, func, literal_column, select
+from sqlalchemy import ColumnElement, Select, Uuid, any_, bindparam, func, select
 from sqlalchemy.dialects.postgresql import ARRAY
 from typing_extensions import override
 
@@ -41,16 +41,6 @@ _SUMMARIES = CompiledStatement(
 SUMMARIES_OF = CompiledStatement(
     "generated_codes.summaries_of",
     lambda: summaries_where(GeneratedCode.generation_id == any_(bindparam("generation_ids", type_=ARRAY(Uuid())))),
-)
-
-
-_RUNNING = CompiledStatement(
-    "generated_codes.is_running",
-    lambda: (
-        select(literal_column("1"))
-        .where(GeneratedCode.project_id == bindparam("project_id"), GeneratedCode.lease_until.is_not(None))
-        .limit(literal_column("1"))
-    ),
 )
 
 
@@ -99,10 +89,6 @@ class GeneratedCodeRepository(Repository[GeneratedCode]):
         statement = select(GeneratedCode.id, GeneratedCode.code).where(GeneratedCode.id.in_(code_ids))
         rows = await self._session.execute(named("generated_codes.texts", statement))
         return {row.id: row.code for row in rows}
-
-    async def is_running(self, project_id: UUID) -> bool:
-        """Whether a variant of the project has a writer."""
-        return await self._session.fetch_one(*_RUNNING.given(project_id=project_id)) is not None
 
     async def latest(self, project_id: UUID) -> GeneratedCode | None:
         """Of the last generation with a complete variant the selected one, or else the first that is complete."""

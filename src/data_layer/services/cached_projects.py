@@ -18,18 +18,20 @@ from data_layer.errors import NotFoundError
 from data_layer.repositories.unit_of_work import Transactions
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.base import Value
+from data_layer.schemas.generations import GenerationView
 from data_layer.schemas.projects import ProjectFull
 from data_layer.services.acting import as_of_now
-from data_layer.services.project_keys import history_key, owner_key, project_key
+from data_layer.services.project_keys import owner_key, project_key
 
 CACHED_SECONDS = 60
 Page = TypeVar("Page")
+_Page = tuple[GenerationView, ...]
 
 
-class _History(Value):
-    """What the history of a project depends on. While a variant runs it changes all the time, unannounced."""
+class _Opened(Value):
+    """A project, and the name under which the pages of its history are kept."""
 
-    is_running: bool
+    project: ProjectFull
     pages: str
 
 
@@ -46,9 +48,7 @@ class CachedProjects:
         Raises:
             NotFoundError: there is none, or it is deleted.
         """
-        return await self._cache.get_or_load(
-            project_key(project_id), lambda: self._load(project_id), CACHED_SECONDS, as_type=ProjectFull
-        )
+        return (await self._opened(project_id)).project
 
     async def listed(self, owner_id: UUID, shape: str, load: Callable[[], Awaitable[Page]], as_type: Any) -> Page:
         """A page of somebody's projects, asked for by that person.
@@ -66,20 +66,21 @@ class CachedProjects:
         page: Page = await self._cache.get_or_load(key, load, CACHED_SECONDS, as_type=as_type)
         return page
 
-    async def history(
-        self, project: ProjectFull, shape: str, load: Callable[[], Awaitable[Page]], as_type: Any
-    ) -> Page:
-        """A page of a project's history, asked for by its owner; see ``listed``."""
+    async def history(self, project: ProjectFull, shape: str, load: Callable[[], Awaitable[_Page]]) -> _Page:
+        """A page of a project's history, asked for by its owner; see ``listed``.
+
+        A page on which a variant runs is loaded each time: its checkpoints change it, and name no key.
+        """
         await self._pages_of(project.user_id)
-        key = history_key(project.id)
-        history = await self._cache.get_or_load(
-            key, lambda: self._load_history(project.id), CACHED_SECONDS, as_type=_History
+        opened = await self._opened(project.id)
+        key = f"history_of:{project.id}:{opened.pages}:{shape}"
+        page = await self._cache.get_or_load(key, load, CACHED_SECONDS, as_type=_Page)
+        return await load() if any(generation.status.is_running for generation in page) else page
+
+    async def _opened(self, project_id: UUID) -> _Opened:
+        return await self._cache.get_or_load(
+            project_key(project_id), lambda: self._load(project_id), CACHED_SECONDS, as_type=_Opened
         )
-        if history.is_running:
-            return await load()
-        page_key = f"{key}:{history.pages}:{shape}"
-        page: Page = await self._cache.get_or_load(page_key, load, CACHED_SECONDS, as_type=as_type)
-        return page
 
     async def _pages_of(self, user_id: UUID) -> str:
         """The name of what is cached of somebody's list; only of an active account."""
@@ -87,21 +88,17 @@ class CachedProjects:
             owner_key(user_id), lambda: self._name_pages(user_id), CACHED_SECONDS, as_type=str
         )
 
-    async def _load(self, project_id: UUID) -> ProjectFull:
+    async def _load(self, project_id: UUID) -> _Opened:
         async with self._transactions() as tx:
             project = await tx.projects.view(project_id)
         if project is None or project.status is ProjectStatus.DELETED:
             raise NotFoundError(f"no project has the id {project_id}")
-        return project
+        return _Opened(project=project, pages=_new_name())
 
     async def _name_pages(self, user_id: UUID) -> str:
         async with self._transactions() as tx:
             await as_of_now(tx, Actor.user(user_id))
         return _new_name()
-
-    async def _load_history(self, project_id: UUID) -> _History:
-        async with self._transactions() as tx:
-            return _History(is_running=await tx.codes.is_running(project_id), pages=_new_name())
 
 
 def _new_name() -> str:

@@ -6,7 +6,7 @@ from uuid import UUID
 
 
 def project_key(project_id: UUID) -> str:
-    """The key of a project's row."""
+    """The key of a project's row, and of its generations and their variants, without code."""
     return f"project:{project_id}"
 
 
@@ -15,16 +15,6 @@ def owner_key(user_id: UUID) -> str:
     return f"projects_of:{user_id}"
 
 
-def history_key(project_id: UUID) -> str:
-    """The key of a project's generations and their variants, without code."""
-    return f"history_of:{project_id}"
-
-
-def row_keys(project_id: UUID, owner_id: UUID) -> tuple[str, str]:
-    """The keys of whatever shows a project's row."""
+def keys_of_project(project_id: UUID, owner_id: UUID) -> tuple[str, str]:
+    """The keys of whatever shows a project: its row counts its generations, and the list shows the row."""
     return project_key(project_id), owner_key(owner_id)
-
-
-def work_keys(project_id: UUID, owner_id: UUID) -> tuple[str, str, str]:
-    """The keys of whatever shows a project's row, which counts its generations, and of what shows the generations."""
-    return (*row_keys(project_id, owner_id), history_key(project_id))

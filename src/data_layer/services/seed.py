@@ -71,7 +71,6 @@ _SOURCE = "example"
 _LOADED = "loaded"
 _PASSWORD_BYTES = 12
 _AT_ONCE = 6
-_RUNNING = frozenset({GenerationStatus.PENDING, GenerationStatus.PROCESSING})
 
 
 class SeedReport(Value):
@@ -250,7 +249,7 @@ class SeedService:
             codes = [] if known is None else await tx.codes.list(generation_id=known.id, order_by="variant_index")
             parent = await _parent(tx, project, variants[0]["parent"])
         if known is not None:
-            running = [code.variant_index for code in codes if code.status in _RUNNING]
+            running = [code.variant_index for code in codes if code.status.is_running]
             if running:
                 state = await self._services.generations.take_over(project.owner, known.id)
                 for index in running:

@@ -32,7 +32,6 @@ from data_layer.web.downloads import download as send_file
 
 _MOST_VERSIONS = 300
 _MOST_ENTRIES = 1000
-_RUNNING = frozenset({GenerationStatus.PENDING, GenerationStatus.PROCESSING})
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _STRANGE = re.compile(r"[^A-Za-z0-9._-]+")
 _PICTURES = ("image", "asset", "file")
@@ -153,7 +152,7 @@ async def show(call: PageCall, project_id: UUID, query: Annotated[PlaceQuery, Qu
         total={each.currency: each.cost for each in sums},
         request=full,
         pictures=[] if full is None else list(_pictures_in(full.inputs)),
-        is_running=place.generation is not None and place.generation.status in _RUNNING,
+        is_running=place.generation is not None and place.generation.status.is_running,
     )
 
 
@@ -202,7 +201,7 @@ async def compare(call: PageCall, project_id: UUID, query: Annotated[CompareQuer
 async def replay(call: PageCall, project_id: UUID, query: Annotated[PlaceQuery, Query()]) -> Response:
     """How a variant was made, by a time line; a generation that runs is followed live by a script."""
     place = await _find(call, project_id, query)
-    is_running = place.generation is not None and place.generation.status in _RUNNING
+    is_running = place.generation is not None and place.generation.status.is_running
     made = None
     if place.variant is not None and not is_running:
         made = await call.data.generations.replay(call.actor, place.variant.id)

@@ -17,7 +17,7 @@ from data_layer.schemas.shares import SharedPage
 from data_layer.services.files.backends import PUBLIC_PATH
 from data_layer.services.generations.versions import add_copy
 from data_layer.services.page_images import hold_images, images_of
-from data_layer.services.project_keys import owner_key, work_keys
+from data_layer.services.project_keys import keys_of_project, owner_key
 
 _LONGEST_NAME = 255
 _EVERY_GENERATION = 2**31 - 1
@@ -65,7 +65,7 @@ async def import_page(tx: UnitOfWork, owner_id: UUID, page: SharedPage, *, name:
     """
     project = Project(user_id=owner_id, name=_checked(name), status=ProjectStatus.ACTIVE)
     tx.add(project)
-    tx.invalidate(*work_keys(project.id, owner_id))
+    tx.invalidate(*keys_of_project(project.id, owner_id))
     await tx.flush()
     hold_images(tx, project.id, [page.code])
     images = await images_of(tx, project.id)

@@ -10,7 +10,7 @@ from data_layer.services.generations.live import MAXIMUM_VARIANTS
 from data_layer.services.generations.publishing import LiveStreams
 from data_layer.services.generations.recovery import published_but_not_stored
 from data_layer.services.page_images import hold_images
-from data_layer.services.project_keys import history_key
+from data_layer.services.project_keys import project_key
 
 SWEEP_SECONDS = 15.0
 """How often a process that writes or serves looks for them; with the lease, less than a minute."""
@@ -36,7 +36,7 @@ async def end_expired(transactions: Transactions, live: LiveStreams) -> int:
                 expired = await tx.generations.expire(generation_id, _MESSAGE)
                 if expired:
                     project_id = (await tx.generations.get(generation_id)).project_id
-                    tx.invalidate(history_key(project_id))
+                    tx.invalidate(project_key(project_id))
                     hold_images(tx, project_id, [(await tx.codes.get(code_id)).code for code_id in expired])
                 for code_id in expired:
                     tx.add(

@@ -26,8 +26,6 @@ MOST_STEPS = 1000
 MOST_EVENT_BYTES = 2**20
 """Most bytes of events that are kept of a variant; readers that are further behind get them from the database."""
 
-RUNNING = frozenset({GenerationStatus.PENDING, GenerationStatus.PROCESSING})
-"""The statuses of a variant that may still be written."""
 
 _LONGEST_POSITION = 4000
 _VARIANT_POSITION = re.compile(r"(\d{1,4}):(\d{1,10})\.([0-9a-f]{8})\.(\d{1,10})\.([0-9a-f]{0,32})(z?)", re.ASCII)
@@ -108,7 +106,7 @@ class FollowedVariant:
     @property
     def has_ended(self) -> bool:
         """Whether nothing can change any more."""
-        return self.status not in RUNNING
+        return not self.status.is_running
 
     def apply(self, tag: str, change: Change) -> bool:
         """Continue with a change of the writer with this tag, if possible; whether there is something new."""
@@ -134,7 +132,7 @@ class FollowedVariant:
     def is_behind(self, stored: VariantProgress | StoredVariant) -> bool:
         """Whether what is stored is to be read: it is newer, or the end, or this code is doubtful."""
         return not self.has_ended and (
-            self.is_doubtful or stored.status not in RUNNING or stored.last_sequence > self.sequence
+            self.is_doubtful or not stored.status.is_running or stored.last_sequence > self.sequence
         )
 
     def replace(self, stored: StoredVariant) -> bool:

@@ -20,7 +20,7 @@ from data_layer.services.acting import as_of_now
 from data_layer.services.generations.recording import Recording
 from data_layer.services.page_images import PageImages
 from data_layer.services.permissions import Permission, require
-from data_layer.services.project_keys import history_key, row_keys
+from data_layer.services.project_keys import keys_of_project, project_key
 from data_layer.services.project_moves import move_project
 
 MOST_HIDDEN = 1000
@@ -105,7 +105,7 @@ def _hide(tx: UnitOfWork, owner_id: UUID, code: GeneratedCode) -> None:
     if HIDDEN in code.metadata_:
         return
     code.metadata_ = {**code.metadata_, HIDDEN: datetime.now(UTC).isoformat()}
-    tx.invalidate(history_key(code.project_id))
+    tx.invalidate(project_key(code.project_id))
     tx.add(
         AuditLog.data_action(
             *(AuditAction.CODE_DELETE, owner_id, "generated_code", code.id, "Took a variant out of what is shown"),
@@ -121,7 +121,7 @@ async def _delete_project(tx: UnitOfWork, owner_id: UUID, project_id: UUID) -> N
         by=owner_id,
         description="Deleted a project of which nothing is shown any more",
     )
-    tx.invalidate(*row_keys(project_id, owner_id))
+    tx.invalidate(*keys_of_project(project_id, owner_id))
 
 
 def _pages(variants: Sequence[ShownVariant], images: Sequence[PageImage], base: str) -> Iterator[ShownVariant]:

@@ -59,14 +59,13 @@ from data_layer.services.generations.text import encoded, storable
 from data_layer.services.image_files import describe_file, new_image_entry, new_image_row, show_screenshot
 from data_layer.services.page_images import hold_images, names_kept_here
 from data_layer.services.permissions import Permission, require
-from data_layer.services.project_keys import work_keys
+from data_layer.services.project_keys import keys_of_project
 
 _LONGEST_NAME = 80
 _MOST_EVENT_BYTES = 2**21
 _NOBODY = VariantModel()
 _Files = Mapping[UUID, tuple[FileView, UUID]]
 """Files that are there, each with the id of its object."""
-_ENDED = (GenerationStatus.COMPLETED, GenerationStatus.FAILED, GenerationStatus.CANCELLED)
 
 
 class Lineage(Gallery):
@@ -120,7 +119,7 @@ class Lineage(Gallery):
             hold_images(tx, target.project_id, arrival.texts)
             kept = _keep_files(tx, target, arrival)
             tx.generations.close(target.generation_id)
-            tx.invalidate(*work_keys(target.project_id, owner_id))
+            tx.invalidate(*keys_of_project(target.project_id, owner_id))
             tx.audit.add_numbered(_entry(actor.user_id or owner_id, target, added), target.generation_id)
             return await _placed(tx, target, arrival, kept)
 
@@ -257,7 +256,7 @@ class _Arrival:
 
 
 def _checked(variant: ReceivedVariant) -> _Code | None:
-    if variant.status not in _ENDED:
+    if variant.status.is_running:
         raise InvalidValueError(
             f"variant {variant.index} is {variant.status}; hand it over when it ends", field="status"
         )

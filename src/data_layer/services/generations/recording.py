@@ -9,7 +9,7 @@ from uuid import UUID
 from uuid_utils.compat import uuid7
 
 from data_layer.entities import GeneratedCode, Generation, UsageEntry
-from data_layer.entities.enums import AuditAction, GenerationStatus, UsageOutcome
+from data_layer.entities.enums import AuditAction, GenerationStatus
 from data_layer.entities.validation import new_values
 from data_layer.errors import InvalidValueError, NotFoundError, ValueTooLongError
 from data_layer.repositories.finished_generations import FinishedRows
@@ -25,12 +25,12 @@ from data_layer.services.generations.text import encoded, is_storable, storable
 from data_layer.services.generations.variants import Variants
 from data_layer.services.page_images import hold_images, names_kept_here
 from data_layer.services.permissions import Permission
-from data_layer.services.project_keys import work_keys
+from data_layer.services.project_keys import keys_of_project
 
 MOST_IMPORTED = 1000
 """Generations of one call."""
 
-_ENDED = (GenerationStatus.COMPLETED, GenerationStatus.FAILED, GenerationStatus.CANCELLED)
+_LEDGER_ALONE = ("cache_read_tokens", "cache_write_tokens", "cost", "currency")
 
 
 class Recording(Variants):
@@ -65,9 +65,9 @@ class Recording(Variants):
         """
         if actor.user_id is not None:
             # Only owners may change code, so the statement itself can see whether the actor may.
-            rows = _rows(actor, actor.user_id, project_id, request, variants, selected=selected)
+            rows = _rows(actor.user_id, project_id, request, variants, selected=selected)
             async with self._transactions() as tx:
-                tx.invalidate(*work_keys(project_id, actor.user_id))
+                tx.invalidate(*keys_of_project(project_id, actor.user_id))
                 recorded = tx.finished_generations.record(project_id, actor.user_id, rows, is_owner_acting=True)
                 if any(names_kept_here(code) for code in _texts(variants)):
                     await tx.flush()  # Only then it is known whether the project is the actor's.
@@ -78,9 +78,11 @@ class Recording(Variants):
         # Nothing was stored: this says why. The system may write for everybody.
         async with self._transactions() as tx:
             project = await open_project(tx, actor, project_id, Permission.CHANGE_CODE)
-            rows = _rows(actor, project.user_id, project_id, request, variants, selected=selected)
-            tx.invalidate(*work_keys(project_id, project.user_id))
-            recorded = tx.finished_generations.record(project_id, project.user_id, rows, is_owner_acting=False)
+            rows = _rows(project.user_id, project_id, request, variants, selected=selected)
+            tx.invalidate(*keys_of_project(project_id, project.user_id))
+            recorded = tx.finished_generations.record(
+                project_id, project.user_id, rows, is_owner_acting=actor.user_id is not None
+            )
             await tx.flush()
             if recorded.number is None:  # Deleted in this moment.
                 raise NotFoundError(f"no project has the id {project_id}")
@@ -112,10 +114,10 @@ class Recording(Variants):
                 if each.parent is not None:
                     request = request.model_copy(update={"parent_id": _parent(imported, each.parent, place)})
                 owner_id = project.user_id
-                imported.append(_rows(actor, owner_id, project_id, request, each.variants, selected=each.selected))
-            tx.invalidate(*work_keys(project_id, project.user_id))
+                imported.append(_rows(owner_id, project_id, request, each.variants, selected=each.selected))
+            tx.invalidate(*keys_of_project(project_id, project.user_id))
             dated = list(zip(imported, (each.at for each in generations), strict=True))
-            first = await tx.finished_generations.copy(project_id, project.user_id, dated)
+            first = await tx.finished_generations.copy(project_id, project.user_id, actor.user_id, dated)
             if first is None:
                 raise NotFoundError(f"no project has the id {project_id}")
             hold_images(tx, project_id, (code for each in generations for code in _texts(each.variants)))
@@ -127,7 +129,6 @@ def _texts(variants: Sequence[FinishedVariant]) -> list[str]:
 
 
 def _rows(
-    actor: Actor,
     owner_id: UUID,
     project_id: UUID,
     request: GenerationRequest,
@@ -140,7 +141,8 @@ def _rows(
         raise InvalidValueError(f"a generation has 1 to {MAXIMUM_VARIANTS} variants", field="variants")
     if not 0 <= selected < len(variants):
         raise InvalidValueError("the generation has no such variant", field="selected")
-    generation = {"id": uuid7(), "created_by": actor.user_id, "selected_variant": selected} | new_values(
+    generation_id = uuid7()
+    generation = {"id": generation_id, "selected_variant": selected} | new_values(
         Generation, **generation_values(request)
     )
     codes = [_code(index, variant, request) for index, variant in enumerate(variants)]
@@ -152,14 +154,14 @@ def _rows(
         "Recorded a generation",
         user_id=owner_id,
         resource_type="generation",
-        resource_id=generation["id"],
+        resource_id=generation_id,
         new_values={"project_id": str(project_id), "variants": len(codes)},
     )
     return FinishedRows(generation, codes, usage, entry)
 
 
 def _code(index: int, variant: FinishedVariant, request: GenerationRequest) -> dict[str, Any]:
-    if variant.status not in _ENDED:
+    if variant.status.is_running:
         raise InvalidValueError(f"variant {index} is {variant.status}; record it when it has ended", field="status")
     code = encoded(variant.code)
     if not code and variant.status is GenerationStatus.COMPLETED:
@@ -171,24 +173,23 @@ def _code(index: int, variant: FinishedVariant, request: GenerationRequest) -> d
     text, note = (variant.code, {}) if is_storable(code) else storable(code)
     model = variant.result.model or variant.model
     given = {"id": uuid7(), "variant_index": index, "code": text, "metadata_": note}
+    values = variant_values(request, model)
+    del values["original_prompt"]  # It is the generation's.
     return given | new_values(
         GeneratedCode,
         name=variant.name,
         status=variant.status,
         error_message=variant.error_message,
         error_details=variant.error_details,
-        **variant_values(request, model),
+        **values,
         **code_values(variant.result),
     )
 
 
 def _usage(code: dict[str, Any], variant: FinishedVariant) -> dict[str, Any]:
-    code_id = str(code["id"])
-    given = {"id": uuid7(), "key": code_id, "code_id": code_id, "code_stack": code["code_stack"]}
-    return given | new_values(
-        UsageEntry,
-        outcome=UsageOutcome(variant.status.value),
-        **ledger_values(variant.result, variant.result.model or variant.model),
+    values = ledger_values(variant.result, variant.result.model or variant.model)
+    return {"id": uuid7(), "code_id": code["id"]} | new_values(
+        UsageEntry, **{name: values[name] for name in _LEDGER_ALONE}
     )
 
 

@@ -10,7 +10,7 @@ from uuid import UUID
 from data_layer.entities.time_ordered_ids import id_at
 from data_layer.repositories.generations import StoredVariant, Unsaved, VariantProgress
 from data_layer.repositories.unit_of_work import Transactions
-from data_layer.services.generations.followed import RUNNING, FollowedVariant
+from data_layer.services.generations.followed import FollowedVariant
 from data_layer.services.generations.growth import Growth
 from data_layer.services.generations.live import Change, is_tag_of
 from data_layer.services.generations.publishing import LiveStreams
@@ -32,7 +32,7 @@ async def published_but_not_stored(
         progress = {
             each.id: each
             for each in await tx.generations.progress(generation_id)
-            if each.status in RUNNING and (each.is_abandoned or not only_abandoned)
+            if each.status.is_running and (each.is_abandoned or not only_abandoned)
         }
         stored = await tx.generations.stored_variants(list(progress)) if progress else ()
         growths = await tx.generations.growths(list(progress)) if progress else {}

@@ -53,7 +53,7 @@ from data_layer.services.generations.accounting import (
     reserve_for,
 )
 from data_layer.services.generations.copies import copy_version
-from data_layer.services.generations.followed import RUNNING, Position
+from data_layer.services.generations.followed import Position
 from data_layer.services.generations.lineage import Lineage, conversation_of
 from data_layer.services.generations.live import MAXIMUM_VARIANTS
 from data_layer.services.generations.recovery import published_but_not_stored
@@ -68,7 +68,7 @@ from data_layer.services.generations.streams import (
 from data_layer.services.generations.versions import code_at, require_complete
 from data_layer.services.page_images import hold_images
 from data_layer.services.permissions import Permission
-from data_layer.services.project_keys import history_key, work_keys
+from data_layer.services.project_keys import keys_of_project, project_key
 from data_layer.services.ratings import rating_values
 from data_layer.services.usage import check_amount, check_currency
 from data_layer.services.view_counts import ViewCounts
@@ -134,7 +134,7 @@ class GenerationService(Lineage):
         async with self._transactions() as tx:
             project = await open_project(tx, actor, project_id, Permission.CHANGE_CODE)
             tx.add(generation)
-            tx.invalidate(*work_keys(project_id, project.user_id))
+            tx.invalidate(*keys_of_project(project_id, project.user_id))
             await tx.flush()  # The database gives the number that all variants share.
             for code in codes:
                 code.writer = writer
@@ -341,7 +341,7 @@ class GenerationService(Lineage):
             raise InvalidValueError("the generation has no such variant", field="variant")
         stream = self._streams.find(generation_id)
         for code in codes:
-            if code.status in RUNNING:
+            if code.status.is_running:
                 local = stream.variant(code.variant_index) if stream else None
                 await self._cancel_variant(project, generation_id, code.id, stream, local)
         async with self._transactions() as tx:
@@ -369,9 +369,9 @@ class GenerationService(Lineage):
             for each in published:
                 await tx.generations.checkpoint(each.code_id, each.writer, each.unsaved, self._streams.lease_seconds)
             await tx.generations.take_over(generation_id, writer, self._streams.lease_seconds)
-            tx.invalidate(history_key(project.id))
+            tx.invalidate(project_key(project.id))
             states = await tx.generations.variants_of(generation_id, writer)
-            if not any(state.status in RUNNING for state in states):
+            if not any(state.status.is_running for state in states):
                 raise GenerationEndedError("nothing of the generation runs any more", status="ended")
             tx.add(_entry(AuditAction.CODE_UPDATE, project.user_id, generation_id, "Took over a generation"))
         self._streams.leave(generation_id)
@@ -477,7 +477,7 @@ class GenerationService(Lineage):
                 raise InvalidValueError("the generation has no such variant", field="variant")
             if variant != generation.selected_variant:
                 before, generation.selected_variant = generation.selected_variant, variant
-                tx.invalidate(history_key(project.id))
+                tx.invalidate(project_key(project.id))
                 tx.add(
                     _entry(
                         *(AuditAction.CODE_UPDATE, project.user_id, generation_id, "Selected a variant"),
@@ -567,7 +567,7 @@ class GenerationService(Lineage):
             for name, value in changed.items():
                 setattr(code, name, value)
             if changed:
-                tx.invalidate(history_key(project.id))
+                tx.invalidate(project_key(project.id))
                 # What people wrote stays out of the audit trail, which outlives their account.
                 shown = {name for name in changed if name != "feedback"}
                 tx.add(
@@ -676,7 +676,7 @@ class GenerationService(Lineage):
         try:
             async with self._transactions() as tx:
                 await tx.generations.lock(stream.id)
-                tx.invalidate(history_key(stream.project_id))
+                tx.invalidate(project_key(stream.project_id))
                 is_ended = await tx.generations.end_variant(variant.id, end, stream.writer, unsaved)
                 if is_ended:
                     tx.add(_end_entry(stream.owner_id, variant.id, end))
@@ -711,7 +711,7 @@ class GenerationService(Lineage):
                 return
         async with self._transactions() as tx:
             await tx.generations.lock(generation_id)
-            tx.invalidate(history_key(project.id))
+            tx.invalidate(project_key(project.id))
             is_ended = await tx.generations.end_variant(code_id, end, None, None)
             if is_ended:
                 tx.add(_end_entry(project.user_id, code_id, end))

@@ -49,7 +49,6 @@ from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
 from data_layer.schemas.generations import CodePiece, Piece, VariantEvent, VariantResult, WholeCode
 from data_layer.services.generations.accounting import merged, packed
 from data_layer.services.generations.expiry import SWEEP_SECONDS, end_expired
-from data_layer.services.generations.followed import RUNNING
 from data_layer.services.generations.following import Followers
 from data_layer.services.generations.growth import Growth, checked, end_of
 from data_layer.services.generations.live import EVENT_OVERHEAD, Change, Unpublished, common_end, common_start
@@ -98,7 +97,7 @@ class VariantStream:
         self.reported: VariantResult | None = None
         """What its writer has said about its cost."""
         self.unpublished = Unpublished(self._code, state.last_sequence)
-        if state.status not in RUNNING:
+        if not state.status.is_running:
             self.refusal = ended_error(self.index, state.status)
 
     @property
@@ -409,8 +408,8 @@ async def refusal_of(
     if state is None:
         return NotFoundError("the variant is gone: its project was removed")
     status, stored_writer, _ = state
-    variant.is_behind = status in RUNNING and stored_writer == writer
-    if status not in RUNNING and stored_writer == writer:
+    variant.is_behind = status.is_running and stored_writer == writer
+    if not status.is_running and stored_writer == writer:
         return ended_error(variant.index, status)
     return WriterReplacedError(f"another writer has variant {variant.index} now; begin with take_over")
 

@@ -18,7 +18,7 @@ from data_layer.services.cached_projects import CachedProjects
 from data_layer.services.generations.access import open_project, view_of, views_of
 from data_layer.services.generations.differences import difference
 from data_layer.services.permissions import Permission
-from data_layer.services.project_keys import work_keys
+from data_layer.services.project_keys import keys_of_project
 from data_layer.services.view_counts import ViewCounts
 
 
@@ -57,7 +57,7 @@ class Versions:
 
         project = await self._cached.project(project_id)
         if actor.user_id == project.user_id:
-            return await self._cached.history(project, f"{limit}:{before}", load, tuple[GenerationView, ...])
+            return await self._cached.history(project, f"{limit}:{before}", load)
         async with self._transactions() as tx:
             await open_project(tx, actor, project_id, Permission.READ_CODE, reason=reason)
         return await load()
@@ -164,7 +164,7 @@ async def restore_code(tx: UnitOfWork, actor: Actor, project: Project, source: G
         inputs={"restored_version": source.version, "restored_variant": source.variant_index},
     )
     await add_copy(tx, generation, source, parent_id=source.id)
-    tx.invalidate(*work_keys(project.id, project.user_id))
+    tx.invalidate(*keys_of_project(project.id, project.user_id))
     tx.add(
         AuditLog.data_action(
             *(AuditAction.CODE_UPDATE, project.user_id, "generation", generation.id, "Restored a version"),

@@ -43,7 +43,7 @@ from data_layer.services.generations.copies import copy_version, copy_with_histo
 from data_layer.services.generations.versions import code_at, require_complete
 from data_layer.services.image_files import ImageFiles, ImageSource, show_screenshot
 from data_layer.services.permissions import Permission, is_allowed, require
-from data_layer.services.project_keys import row_keys
+from data_layer.services.project_keys import keys_of_project
 from data_layer.services.project_moves import move_project
 from data_layer.services.projects.cursors import decode_cursor, encode_cursor
 from data_layer.services.projects.overview import ProjectDetails, ProjectOverview, ProjectRow
@@ -122,7 +122,7 @@ class ProjectService:
         async with self._transactions() as tx:
             require(await as_of_now(tx, actor), Permission.CHANGE_PROJECT, owner=project.user_id)
             tx.add(project)
-            tx.invalidate(*row_keys(project.id, project.user_id))
+            tx.invalidate(*keys_of_project(project.id, project.user_id))
             new = {"name": project.name, "type": project.type.value}
             tx.add(_entry(AuditAction.PROJECT_CREATE, actor, project, "Created a project", new_values=new))
             await tx.flush()
@@ -444,7 +444,7 @@ async def _move(
 
 
 async def _finish(tx: UnitOfWork, project: Project) -> ProjectFull:
-    tx.invalidate(*row_keys(project.id, project.user_id))
+    tx.invalidate(*keys_of_project(project.id, project.user_id))
     await tx.flush()
     return ProjectFull.model_validate(project)
 

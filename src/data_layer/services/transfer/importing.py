@@ -513,7 +513,7 @@ def _variant(archive: ZipFile, variant: Mapping[str, Any]) -> FinishedVariant:
         status = GenerationStatus(variant.get("status", "completed"))
     except ValueError:
         raise InvalidFileError("a variant has a status that is not known here") from None
-    if status in {GenerationStatus.PENDING, GenerationStatus.PROCESSING}:
+    if status.is_running:
         status = GenerationStatus.CANCELLED  # What ran at the export runs no more.
     return FinishedVariant(
         code=read_part(archive, variant.get("code")).decode("utf-8", "replace"),
