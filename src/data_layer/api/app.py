@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
-from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, FastAPI
 
@@ -32,6 +32,7 @@ from data_layer.api import (
     usage,
     variants,
 )
+from data_layer.layer import DataLayer
 from data_layer.services.rate_limits import RequestLimiter
 from data_layer.web.authentication import People
 from data_layer.web.compression import CompressionMiddleware
@@ -41,11 +42,6 @@ from data_layer.web.middleware import Application, RequestMiddleware, TracingMid
 from data_layer.web.proxies import TrustedProxies
 from data_layer.web.rate_limits import rate_limiter
 from data_layer.web.routing import DirectRoutes, RouteIndex
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from data_layer.layer import DataLayer
 
 _RESOURCES = (
     projects.routes,

@@ -10,18 +10,16 @@ import re
 from collections import OrderedDict
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 from data_layer.errors import CacheError
 from data_layer.hosted import protocol
+from data_layer.layer import DataLayer
 from data_layer.schemas.files import PublicFile
 from data_layer.schemas.images import NewImage
 from data_layer.schemas.lineage import ReceivedImage
 from data_layer.services.files.backends import PUBLIC_PATH
-
-if TYPE_CHECKING:
-    from data_layer.layer import DataLayer
 
 _ADDRESS = re.compile(rf"{re.escape(PUBLIC_PATH)}([A-Za-z0-9_-]{{22}}\.[a-z0-9]{{2,5}})")
 _REMEMBERED_SECONDS = 86_400

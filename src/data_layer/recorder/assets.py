@@ -10,7 +10,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from time import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 from starlette.responses import Response
@@ -18,15 +18,13 @@ from starlette.types import ASGIApp, Message
 
 from data_layer.concurrency import Backoff
 from data_layer.errors import DataLayerError, FetchAddressError, FetchError
+from data_layer.layer import DataLayer
 from data_layer.observability.log import get_log
 from data_layer.recorder.delivery import is_transient
 from data_layer.recorder.protocol import ASSET_TOOLS, ASSETS_PATH
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.generations import Piece, VariantEvent, WholeCode
 from data_layer.services.page_images import addresses_in, local_names
-
-if TYPE_CHECKING:
-    from data_layer.layer import DataLayer
 
 log = get_log(__name__)
 

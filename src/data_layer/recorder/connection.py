@@ -15,17 +15,14 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import TYPE_CHECKING
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from data_layer.concurrency import cancel_and_wait, ignore_error
 from data_layer.recorder.protocol import CANCELLED
+from data_layer.recorder.recorder import Recorder
 from data_layer.recorder.tape import Tape
 from data_layer.schemas.actors import Actor
-
-if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-    from data_layer.recorder.recorder import Recorder
 
 _MOST_UNREAD = 16
 """Messages of a page that the application has not read: it reads one."""

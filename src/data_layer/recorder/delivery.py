@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 from data_layer.entities.enums import CodeStack, GenerationStatus, InputMode, RequestType, UsageOutcome
@@ -34,8 +34,10 @@ from data_layer.errors import (
     StorageFullError,
     StorageUnavailableError,
 )
+from data_layer.layer import DataLayer
 from data_layer.observability.log import get_log
 from data_layer.recorder.protocol import Request
+from data_layer.recorder.spill import Entry, HeldMedia
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.codes import GeneratedCodeSummary
 from data_layer.schemas.files import Attachment
@@ -51,10 +53,6 @@ from data_layer.schemas.lineage import EarlierTurn, ReceivedGeneration, Received
 from data_layer.schemas.projects import ProjectDraft
 from data_layer.schemas.usage import NewUsage
 from data_layer.services.generations.text import encoded, storable, storable_json
-
-if TYPE_CHECKING:
-    from data_layer.layer import DataLayer
-    from data_layer.recorder.spill import Entry, HeldMedia
 
 log = get_log(__name__)
 

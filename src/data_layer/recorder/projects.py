@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Mapping
 from contextlib import aclosing
 from importlib.resources import files
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 import orjson
@@ -15,6 +14,7 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 
 from data_layer.entities.enums import CodeStack
 from data_layer.errors import DataLayerError, NotFoundError
+from data_layer.layer import DataLayer
 from data_layer.observability.log import get_log
 from data_layer.recorder.delivery import Root, remember_root
 from data_layer.recorder.page import (
@@ -28,9 +28,6 @@ from data_layer.recorder.page import (
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.files import Attachment, FileView
 from data_layer.schemas.generations import TreeCode
-
-if TYPE_CHECKING:
-    from data_layer.layer import DataLayer
 
 log = get_log(__name__)
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from pathlib import Path
 from time import monotonic, time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 from starlette.types import ASGIApp
@@ -14,6 +14,7 @@ from starlette.types import ASGIApp
 from data_layer.concurrency import cancel_and_wait, settled
 from data_layer.entities.enums import UserRole
 from data_layer.errors import DatabaseUnavailableError, NotInitializedError, PoolTimeoutError
+from data_layer.layer import DataLayer
 from data_layer.observability.log import get_log
 from data_layer.recorder.assets import ALIVE_SECONDS, MOST_OF_A_RUN, Assets, named_in
 from data_layer.recorder.delivery import deliver, is_transient
@@ -23,9 +24,6 @@ from data_layer.recorder.tape import Tape
 from data_layer.recorder.usage import CURRENT
 from data_layer.recorder.waiting_assets import WaitingAssets, WaitingList
 from data_layer.schemas.actors import Actor
-
-if TYPE_CHECKING:
-    from data_layer.layer import DataLayer
 
 log = get_log(__name__)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
 from time import monotonic
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 from uuid import UUID, uuid4
 
 from data_layer.concurrency import Backoff, uninterrupted
@@ -20,6 +20,7 @@ from data_layer.errors import (
     NotFoundError,
     WriterReplacedError,
 )
+from data_layer.layer import DataLayer
 from data_layer.observability.log import get_log
 from data_layer.recorder.assets import MOST_OF_A_RUN, named_in
 from data_layer.recorder.delivery import (
@@ -47,9 +48,6 @@ from data_layer.schemas.generations import (
     WholeCode,
 )
 from data_layer.services.generations.text import encoded, storable
-
-if TYPE_CHECKING:
-    from data_layer.layer import DataLayer
 
 log = get_log(__name__)
 

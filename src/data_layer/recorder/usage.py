@@ -10,12 +10,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, TextIO, cast
+from typing import Any, TextIO, cast
 
 from data_layer.recorder.protocol import USAGE_MARK, parse_usage
-
-if TYPE_CHECKING:
-    from data_layer.recorder.tape import Tape
+from data_layer.recorder.tape import Tape
 
 CURRENT: ContextVar[Tape | None] = ContextVar("tape", default=None)
 """The tape of the connection that the application answers in this task, or in one that began this one."""

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import os
 import socket
-from typing import TYPE_CHECKING
 
 from data_layer.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from data_layer.settings.observability import MetricsSettings
-    from data_layer.settings.service import ServiceSettings
+from data_layer.settings.observability import MetricsSettings
+from data_layer.settings.service import ServiceSettings
 
 _BACKLOG = 2048
 _OWN = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  (what to open where all addresses are listened on)

@@ -10,9 +10,9 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from data_layer.concurrency import Backoff, cancel_and_wait
+from data_layer.config import Settings
 from data_layer.errors import ConfigurationError, WorkerFailedError
 from data_layer.observability.log import get_log
 from data_layer.server.connections import ConnectionLimits
@@ -22,9 +22,6 @@ from data_layer.server.stopping import StoppedBeforeReady, StopRequest
 from data_layer.server.supervisor_link import FORWARDED
 from data_layer.server.worker import Worker
 from data_layer.web.unrepeated import HELD_SECONDS
-
-if TYPE_CHECKING:
-    from data_layer.config import Settings
 
 log = get_log(__name__)
 

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 from urllib.parse import quote, urlencode
 
 import psycopg
@@ -25,9 +25,7 @@ from data_layer.embedded.binaries import postgresql_binary
 from data_layer.embedded.postgresql import choose_identity
 from data_layer.errors import EmbeddedServerError
 from data_layer.testing.free_ports import free_port
-
-if TYPE_CHECKING:
-    from data_layer.testing.redis_server import TlsFiles
+from data_layer.testing.redis_server import TlsFiles
 
 _LAUNCH = Path(embedded.__file__).with_name("launch.py")
 _START_SECONDS = 30

@@ -6,10 +6,9 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import Any, Self, TypeVar
 
-if TYPE_CHECKING:
-    from data_layer.testing.redis_server import RedisServer, TlsFiles
+from data_layer.testing.redis_server import RedisServer, TlsFiles
 
 Server = TypeVar("Server", bound="RedisServer")
 

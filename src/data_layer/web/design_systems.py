@@ -5,7 +5,7 @@ Every face that stands in for the application answers with it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 import orjson
@@ -14,12 +14,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from data_layer.errors import ConflictError, InvalidValueError, NotFoundError
+from data_layer.layer import DataLayer
+from data_layer.schemas.actors import Actor
 from data_layer.schemas.designs import DesignSystemChanges, DesignSystemView
 from data_layer.web.bodies import read_body
-
-if TYPE_CHECKING:
-    from data_layer.layer import DataLayer
-    from data_layer.schemas.actors import Actor
 
 DESIGNS_PATH = "/api/design-systems"
 _LARGEST_BODY = 2**20

@@ -15,7 +15,9 @@ from data_layer.context import new_correlation_id, request_context, set_patience
 from data_layer.observability.log import get_log
 from data_layer.observability.metrics.http import UNMATCHED, HttpCounters
 from data_layer.observability.tracing.current import current_traceparent
+from data_layer.services.rate_limits import RateLimiter
 from data_layer.services.shares import SHARE_PATH
+from data_layer.web.authentication import People
 from data_layer.web.deadlines import ORDINARY
 from data_layer.web.errors import internal_error
 from data_layer.web.proxies import Headers, TrustedProxies
@@ -25,8 +27,6 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
     from data_layer.observability.tracing.tracing import Tracing
-    from data_layer.services.rate_limits import RateLimiter
-    from data_layer.web.authentication import People
 
 
 log = get_log(__name__)

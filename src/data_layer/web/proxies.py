@@ -6,10 +6,8 @@ import ipaddress
 import re
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from starlette.types import Scope
+from starlette.types import Scope
 
 Address = IPv4Address | IPv6Address
 Headers = list[tuple[bytes, bytes]]

@@ -13,20 +13,17 @@ the one of which less is left. What may be guessed has limits of its own (``Requ
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING
+
+from fastapi import Response
+from starlette.types import Scope
 
 from data_layer.context import current_context
 from data_layer.errors import TooManyRequestsError
+from data_layer.layer import DataLayer
 from data_layer.services.accounts.addresses import network_of
 from data_layer.services.rate_limits import Policy, RateLimiter, Standing
 from data_layer.web.errors import failure
 from data_layer.web.unrepeated import STORE, STORE_IMAGE_DATA, STORE_IMAGE_URL
-
-if TYPE_CHECKING:
-    from fastapi import Response
-    from starlette.types import Scope
-
-    from data_layer.layer import DataLayer
 
 _UNCOUNTED = frozenset(
     {

@@ -8,12 +8,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from data_layer.errors import ConfigurationError
+from data_layer.observability.tracing.tracing import Tracing
+from data_layer.settings.observability import TracingSettings
 
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
-
-    from data_layer.observability.tracing.tracing import Tracing
-    from data_layer.settings.observability import TracingSettings
 
 
 def open_tracing(

@@ -23,7 +23,7 @@ from contextlib import ExitStack, aclosing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import Any, BinaryIO, cast
 from uuid import UUID
 
 import orjson
@@ -35,15 +35,13 @@ from data_layer.schemas.actors import Actor
 from data_layer.schemas.files import Attachment, FileView
 from data_layer.schemas.generations import OpenedTree, TreeCode
 from data_layer.schemas.projects import ProjectFull
+from data_layer.services.files import FileService
 from data_layer.services.files.backends import PUBLIC_PATH
 from data_layer.services.files.owners import ANY_OWNER
+from data_layer.services.generations import GenerationService
+from data_layer.services.images import ImageService
 from data_layer.services.page_images import PageImages, address_hash, names_of_images
-
-if TYPE_CHECKING:
-    from data_layer.services.files import FileService
-    from data_layer.services.generations import GenerationService
-    from data_layer.services.images import ImageService
-    from data_layer.services.projects import ProjectService
+from data_layer.services.projects import ProjectService
 
 FORMAT, VERSION = "data-layer project", 1
 DESCRIPTION = "project.json"

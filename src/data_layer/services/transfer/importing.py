@@ -25,7 +25,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 from zipfile import ZipFile
 
@@ -42,6 +42,7 @@ from data_layer.errors import (
     InvalidValueError,
     NotFoundError,
 )
+from data_layer.repositories.unit_of_work import Transactions
 from data_layer.schemas.actors import SYSTEM
 from data_layer.schemas.base import Value
 from data_layer.schemas.files import Attachment, FileView
@@ -55,21 +56,18 @@ from data_layer.schemas.generations import (
 from data_layer.schemas.images import NewImage
 from data_layer.schemas.lineage import ReceivedGeneration, ReceivedVariant
 from data_layer.schemas.projects import ProjectDraft
+from data_layer.services.designs import DesignSystemService
+from data_layer.services.files import FileService
 from data_layer.services.files.backends import is_public_name, public_name
 from data_layer.services.files.sources import decode_data_url
+from data_layer.services.generations import GenerationService
 from data_layer.services.generations.text import storable_json
+from data_layer.services.images import ImageService
 from data_layer.services.pages import IMAGE_TYPES
+from data_layer.services.projects import ProjectService
 from data_layer.services.transfer import reports
 from data_layer.services.transfer.archives import described_list, read_archive, read_part
 from data_layer.services.transfer.conversations import read_model
-
-if TYPE_CHECKING:
-    from data_layer.repositories.unit_of_work import Transactions
-    from data_layer.services.designs import DesignSystemService
-    from data_layer.services.files import FileService
-    from data_layer.services.generations import GenerationService
-    from data_layer.services.images import ImageService
-    from data_layer.services.projects import ProjectService
 
 IMAGES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp", ".gif": "image/gif"}
 MOST_GENERATIONS = 1000

@@ -22,8 +22,9 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
+from typing import Any, BinaryIO, TypeVar, cast
 from uuid import UUID
+from zipfile import ZipFile
 
 import orjson
 
@@ -38,23 +39,19 @@ from data_layer.schemas.base import Value
 from data_layer.schemas.files import FileView
 from data_layer.schemas.projects import ProjectFilter, ProjectSummary
 from data_layer.schemas.shares import ShareView
+from data_layer.services.accounts import AccountService
 from data_layer.services.accounts.tools import load_authorized
+from data_layer.services.api_keys import ApiKeyService
 from data_layer.services.arguments import checks_arguments
+from data_layer.services.audit.service import AuditService
+from data_layer.services.designs import DesignSystemService
+from data_layer.services.files import FileService
 from data_layer.services.permissions import Permission
+from data_layer.services.projects import ProjectService
+from data_layer.services.sessions import SessionService
+from data_layer.services.shares import ShareService
 from data_layer.services.transfer.archives import ArchiveSink, ProjectArchives, new_archive, stored_part
-
-if TYPE_CHECKING:
-    from zipfile import ZipFile
-
-    from data_layer.services.accounts import AccountService
-    from data_layer.services.api_keys import ApiKeyService
-    from data_layer.services.audit.service import AuditService
-    from data_layer.services.designs import DesignSystemService
-    from data_layer.services.files import FileService
-    from data_layer.services.projects import ProjectService
-    from data_layer.services.sessions import SessionService
-    from data_layer.services.shares import ShareService
-    from data_layer.services.usage import UsageService
+from data_layer.services.usage import UsageService
 
 Listed = TypeVar("Listed", ApiKeyView, ShareView)
 
