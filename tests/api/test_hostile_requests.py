@@ -18,7 +18,7 @@ from data_layer.schemas.health import Health
 from data_layer.schemas.users import ProfileChanges
 from data_layer.web.authentication import COOKIE
 from data_layer.web.conditions import Conditions
-from data_layer.web.proxies import TrustedProxies
+from data_layer.web.middleware import TrustedProxies
 from tests.services.accounts.support import PASSWORD, make_account, trail
 
 LOGIN = {"email": "ann@example.com", "password": PASSWORD}

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from data_layer.cache import Cache, freshness, tracking
-from data_layer.cache.freshness import Prover
+from data_layer.cache import Cache, tracking
+from data_layer.cache.tracking import Prover
 from data_layer.cache.wire.connection import Connection
 from data_layer.testing.redis_server import RedisServer
 from tests.cache.conftest import CacheAt
@@ -57,8 +57,8 @@ class Questions:
 def questions(monkeypatch: pytest.MonkeyPatch) -> Questions:
     """Trust that lasts until a test ends it, and no proof but the first unless somebody asks for it."""
     monkeypatch.setattr(tracking, "TRUST_SECONDS", LONG)
-    monkeypatch.setattr(freshness, "_PAUSE_SECONDS", LONG)
-    monkeypatch.setattr(freshness, "_PATIENCE_SECONDS", LONG)
+    monkeypatch.setattr(tracking, "_PAUSE_SECONDS", LONG)
+    monkeypatch.setattr(tracking, "_PATIENCE_SECONDS", LONG)
     return Questions(monkeypatch)
 
 
@@ -147,7 +147,7 @@ class TestReadersOfASilentCopy:
         await until(lambda: prover._unanswered > 0)
         prover._asked -= LONG
         read = reads(shared_server)
-        monkeypatch.setattr(freshness, "_PAUSE_SECONDS", LONG * 3)  # The usual next proof does not come now.
+        monkeypatch.setattr(tracking, "_PAUSE_SECONDS", LONG * 3)  # The usual next proof does not come now.
         questions.release()
         assert await reading == dict.fromkeys(KEYS, "value")
         assert reads(shared_server) == read
@@ -155,7 +155,7 @@ class TestReadersOfASilentCopy:
     async def test_ask_for_the_values_where_no_proof_comes_and_wait_only_once(
         self, cache: Cache, questions: Questions, shared_server: RedisServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(freshness, "_PATIENCE_SECONDS", 0)
+        monkeypatch.setattr(tracking, "_PATIENCE_SECONDS", 0)
         questions.is_holding = True
         silence(cache)
         read = reads(shared_server)
@@ -241,7 +241,7 @@ class TestAProof:
     async def test_that_took_longer_than_the_pause_is_followed_by_the_next_at_once(
         self, prover: Prover, connections: list[Asked], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(freshness, "_PAUSE_SECONDS", 0)
+        monkeypatch.setattr(tracking, "_PAUSE_SECONDS", 0)
         prover.ask()
         for connection in (*connections, *connections):
             connection.confirm()

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from data_layer.cache.commands import CommandRunner, NodeAccess, Script
-from data_layer.cache.wire.cluster import key_slot
+from data_layer.cache.wire.routing import key_slot
 from data_layer.errors import CacheError, CacheUnavailableError, InvalidCacheValueError
 from data_layer.testing.redis_cluster import Node, RedisCluster
 from data_layer.testing.redis_server import RedisServer

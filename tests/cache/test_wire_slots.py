@@ -4,8 +4,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from redis.crc import key_slot as redis_py_slot
 
-from data_layer.cache.wire.cluster import key_slot
 from data_layer.cache.wire.dispatcher import keys_of
+from data_layer.cache.wire.routing import key_slot
 
 
 @given(st.binary(max_size=40) | st.text("{}ab", max_size=12).map(str.encode))

@@ -21,8 +21,8 @@ from data_layer import DataLayer, Settings
 from data_layer.config import ExaminedSettings
 from data_layer.console import words
 from data_layer.console.languages import Languages
-from data_layer.console.reasons import reason_of
-from data_layer.database.schema_state import SchemaStatus
+from data_layer.console.pages import reason_of
+from data_layer.database.schema_check import SchemaStatus
 from data_layer.entities import AuditLog
 from data_layer.entities.enums import AuditAction, AuditCategory, AuditLevel, CodeStack, StorageKind, UserRole
 from data_layer.errors import ConflictError, WeakPasswordError

@@ -11,8 +11,7 @@ import pytest
 
 from data_layer import DataLayer, Settings
 from data_layer.errors import CommitUnknownError, DatabaseError
-from data_layer.testing.postgresql_server import PostgresqlServer, StopMode
-from data_layer.testing.postgresql_standby import PostgresqlStandby
+from data_layer.testing.postgresql_server import PostgresqlServer, PostgresqlStandby, StopMode
 from tests.database.connection_helpers import create_and_migrate, emails, settings_for, until
 from tests.support import make_user
 

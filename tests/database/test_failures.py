@@ -16,8 +16,8 @@ from sqlalchemy.exc import SQLAlchemyError, StatementError
 from uuid_utils.compat import uuid7
 
 from data_layer import DataLayer, Settings
+from data_layer.database.driver import needs_new_connection, translate, translated
 from data_layer.database.engine import driver_connection
-from data_layer.database.failures import needs_new_connection, translate, translated
 from data_layer.database.listener import Listener
 from data_layer.database.statements import Sql
 from data_layer.entities.enums import UserStatus

@@ -13,7 +13,7 @@ from data_layer.database.address import DatabaseAddress
 from data_layer.database.migrations import Revision, known_revisions
 from data_layer.database.migrations.execution import MigrationEvent, MigrationProgress
 from data_layer.database.migrator import Migrator
-from data_layer.database.schema_state import SchemaStatus
+from data_layer.database.schema_check import SchemaStatus
 from data_layer.entities import Entity
 from data_layer.entities.code_body import CodePacker
 from data_layer.errors import DatabasePermissionError, InvalidValueError, MigrationError, SchemaBehindError

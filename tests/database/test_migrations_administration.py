@@ -11,7 +11,7 @@ from data_layer.database import administration
 from data_layer.database.address import DatabaseAddress
 from data_layer.database.administration import EXTENSIONS, ExtensionStatus
 from data_layer.database.migrator import Migrator
-from data_layer.database.schema_state import SchemaStatus
+from data_layer.database.schema_check import SchemaStatus
 from data_layer.errors import DatabasePermissionError, SchemaAheadError
 
 from .migration_helpers import (

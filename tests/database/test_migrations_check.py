@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import event
 
 from data_layer.database.migrator import Migrator
-from data_layer.database.schema_state import SchemaStatus
+from data_layer.database.schema_check import SchemaStatus
 from data_layer.entities.audit_log import DEFAULT_PARTITION
 from data_layer.repositories.audit_partitions import Month
 

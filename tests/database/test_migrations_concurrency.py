@@ -19,7 +19,7 @@ from data_layer.database.address import DatabaseAddress
 from data_layer.database.migrations import VERSIONS
 from data_layer.database.migrations.execution import LOCK, MigrationEvent, MigrationProgress
 from data_layer.database.migrator import Migrator
-from data_layer.database.schema_state import SchemaStatus
+from data_layer.database.schema_check import SchemaStatus
 from data_layer.errors import MigrationError
 
 from .migration_helpers import (

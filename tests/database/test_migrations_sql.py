@@ -17,7 +17,7 @@ from sqlalchemy import create_engine
 from data_layer.database.address import DatabaseAddress
 from data_layer.database.migrations import BASE, VERSION_TABLE, Revision, alembic_commands, known_revisions
 from data_layer.database.migrator import Migrator
-from data_layer.database.schema_state import SchemaStatus
+from data_layer.database.schema_check import SchemaStatus
 from data_layer.entities import Entity
 
 from .migration_helpers import NEXT, migrated_database, new_database, query, tables, with_next_revision

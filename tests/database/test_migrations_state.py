@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from data_layer.database.address import DatabaseAddress
 from data_layer.database.migrator import Migrator
-from data_layer.database.schema_state import SchemaStatus, read_schema_state
+from data_layer.database.schema_check import SchemaStatus, read_schema_state
 from data_layer.errors import (
     DatabaseLoginError,
     DatabaseMissingError,

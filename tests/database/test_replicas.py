@@ -14,8 +14,7 @@ from data_layer import DataLayer, Settings
 from data_layer.database import replicas as replicas_module
 from data_layer.database.address import replica_addresses
 from data_layer.errors import DatabaseUnavailableError, InvalidValueError, TransactionError
-from data_layer.testing.postgresql_server import PostgresqlServer, StopMode
-from data_layer.testing.postgresql_standby import PostgresqlStandby
+from data_layer.testing.postgresql_server import PostgresqlServer, PostgresqlStandby, StopMode
 from tests.database.connection_helpers import create_and_migrate, settings_for, until
 from tests.support import make_user
 

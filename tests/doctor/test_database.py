@@ -7,8 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from data_layer import Settings
-from data_layer.testing.postgresql_server import PostgresqlServer
-from data_layer.testing.postgresql_standby import PostgresqlStandby
+from data_layer.testing.postgresql_server import PostgresqlServer, PostgresqlStandby
 from tests.database.connection_helpers import create_and_migrate
 
 from .support import Examine

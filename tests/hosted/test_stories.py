@@ -29,7 +29,7 @@ from data_layer.server.faces import whole_application
 from data_layer.server.http_server import HttpServer
 from data_layer.server.lifecycle import LifecycleMiddleware
 from data_layer.services.generations.streams import MAXIMUM_CODE
-from data_layer.web.unrepeated import HELD_SECONDS, STORE
+from data_layer.web.deadlines import HELD_SECONDS, STORE
 from tests.conftest import empty_tables
 from tests.services.accounts.support import actions, trail
 from tests.support import until

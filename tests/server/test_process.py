@@ -10,7 +10,7 @@ from data_layer import Settings
 from data_layer.layer import DataLayer
 from data_layer.server.process import LogObserver, Role, ServiceProcess
 from data_layer.server.stopping import StopRequest
-from data_layer.services.sessions import devices
+from data_layer.services.sessions import service as devices
 
 
 class Opened:

@@ -17,8 +17,7 @@ from data_layer import DataLayer, Settings
 from data_layer.layer import open_statistics
 from data_layer.repositories.statistics import read_stored, without_values
 from data_layer.services.statistics import Statistics
-from data_layer.testing.postgresql_server import PostgresqlServer
-from data_layer.testing.postgresql_standby import PostgresqlStandby
+from data_layer.testing.postgresql_server import PostgresqlServer, PostgresqlStandby
 from tests.database.connection_helpers import create_and_migrate, settings_for, until
 from tests.support import make_user
 

@@ -5,15 +5,16 @@ What a role may do is decided by the services (``services/permissions.py``); to 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from datetime import timedelta
 from typing import Annotated, Any
 from uuid import UUID
 
+import orjson
 from fastapi import Path, Query, Response
 from pydantic import Field, StrictBool, StringConstraints
 
-from data_layer.api.progress import progress_of
 from data_layer.api.request_models import Body, Moment
 from data_layer.api.response_headers import described_headers
 from data_layer.api.routes import Call, KeyScopes, Routes
@@ -26,6 +27,7 @@ from data_layer.entities.enums import (
     UserRole,
     UserStatus,
 )
+from data_layer.errors import DataLayerError
 from data_layer.schemas.audit import AuditCompliance, AuditFilter, AuditFull, AuditSecure, AuditView, ExportFormat
 from data_layer.schemas.base import Value
 from data_layer.schemas.factors import FactorsView
@@ -36,8 +38,54 @@ from data_layer.schemas.users import UserAdmin
 from data_layer.services.acting import LONGEST_REASON
 from data_layer.services.statistics import Statistics
 from data_layer.web.conditions import moment_tag, require_moment
-from data_layer.web.downloads import download
+from data_layer.web.downloads import GeneratedResponse, download
+from data_layer.web.errors import problem_of
 from data_layer.web.pages import next_after
+from data_layer.web.progress import HEADERS, Running
+
+Work = Callable[[Callable[[int], None]], Awaitable[Value]]
+
+
+async def progress_of(call: Call, work: Work) -> GeneratedResponse:
+    """Answer with how far the work is, and its report. A client that leaves ends it.
+
+    What fails at once, such as work that the caller may not do, is an answer of its own.
+
+    Args:
+        call: the request.
+        work: given what it calls with how many things it has seen.
+    """
+    lines = _lines(call, work)
+    first = await anext(lines)
+    return GeneratedResponse(lines, first=first, media_type="application/x-ndjson", headers=HEADERS)
+
+
+async def _lines(call: Call, work: Work) -> AsyncGenerator[bytes]:
+    seen = 0
+
+    def note(number: int) -> None:
+        nonlocal seen
+        seen = number
+
+    has_begun = False
+    running = Running(lambda: work(note), "administration")
+    async with aclosing(running.seconds()) as seconds:
+        async for _ in seconds:
+            has_begun = True
+            yield _line(seen=seen)
+    try:
+        report = running.result()
+    except DataLayerError as error:
+        if not has_begun:
+            raise
+        yield _line(problem=problem_of(call.scope, error).model_dump(mode="json", exclude_none=True))
+    else:
+        yield _line(report=report.model_dump(mode="json"))
+
+
+def _line(**content: object) -> bytes:
+    return orjson.dumps(content) + b"\n"
+
 
 _Limit = Annotated[int, Field(ge=1, le=1000)]
 _Text = Annotated[str, StringConstraints(min_length=1, max_length=255)]

@@ -38,8 +38,7 @@ from data_layer.web.authentication import People
 from data_layer.web.compression import CompressionMiddleware
 from data_layer.web.cross_origin import allow_origins, origins_with_cookies
 from data_layer.web.errors import add_error_handlers
-from data_layer.web.middleware import Application, RequestMiddleware, TracingMiddleware
-from data_layer.web.proxies import TrustedProxies
+from data_layer.web.middleware import Application, RequestMiddleware, TracingMiddleware, TrustedProxies
 from data_layer.web.rate_limits import rate_limiter
 from data_layer.web.routing import DirectRoutes, RouteIndex
 

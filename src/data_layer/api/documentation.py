@@ -5,6 +5,7 @@ It stands on the origin of the session cookie, where whatever a script of somebo
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from html import escape
 from typing import Any
 
@@ -13,11 +14,9 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from data_layer.api.examples import add_examples
-from data_layer.api.failures import share_failures
-from data_layer.api.links import add_links
 from data_layer.api.response_headers import add_headers
 from data_layer.web.authentication import COOKIE
-from data_layer.web.errors import Problem, described
+from data_layer.web.errors import PROBLEM, Problem, described, title_of
 
 _HEADERS = {
     "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
@@ -131,3 +130,97 @@ async def show_documentation(request: Request) -> HTMLResponse:
         f'<a href="/openapi.json">/openapi.json</a> (OpenAPI).</p><table>{rows}</table></body></html>',
         headers=_HEADERS,
     )
+
+
+_FIRST = "400"
+
+Description = dict[str, Any]
+
+
+def share_failures(description: Description) -> None:
+    """Move what operations have in common into ``components``; call it when all answers are complete.
+
+    A failure gets the name of its status, such as ``NotFound``, followed by the headers that only some answers with
+    this status have: ``ConflictRetryAfter``. A route that describes a failure in words of its own keeps them.
+    """
+    common = _common_headers(description)
+    shared: Description = {}
+    for responses, status in _usual(description):
+        name = _name(status, responses[status], common[status])
+        shared[name] = responses[status]
+        responses[status] = {"$ref": f"#/components/responses/{name}"}
+    description["components"]["responses"] = dict(sorted(shared.items()))
+
+
+def _usual(description: Description) -> Iterator[tuple[Description, str]]:
+    """Each failure that says no more than its status does: the answers of an operation, and the status in them."""
+    for operations in description["paths"].values():
+        for operation in operations.values():
+            responses = operation["responses"]
+            for status, answer in responses.items():
+                if status >= _FIRST and answer["description"] == title_of(int(status)) and PROBLEM in answer["content"]:
+                    yield responses, status
+
+
+def _common_headers(description: Description) -> dict[str, set[str]]:
+    """The headers that all usual answers with a status have."""
+    common: dict[str, set[str]] = {}
+    for responses, status in _usual(description):
+        headers = set(responses[status].get("headers", ()))
+        common[status] = common.get(status, headers) & headers
+    return common
+
+
+def _name(status: str, answer: Description, common: set[str]) -> str:
+    words = [title_of(int(status)), *sorted(answer.get("headers", {}).keys() - common)]
+    return "".join(words).replace(" ", "").replace("-", "")
+
+
+_CREATED: dict[str, dict[str, str]] = {
+    "AddedApp": {"factor_id": "/id"},
+    "AddedFactor": {"factor_id": "/factor/id"},
+    "AssetView": {"asset_id": "/id"},
+    "CreatedKey": {"key_id": "/api_key/id"},
+    "CreatedShare": {"share_id": "/share/id"},
+    "DesignSystemView": {"design_id": "/id"},
+    "DirectUpload": {"upload_id": "/id"},
+    "ExportView": {"export_id": "/id"},
+    "GeneratedImageFull": {"image_id": "/id"},
+    "ProjectFull": {"project_id": "/id"},
+    "StartedGeneration": {
+        "generation_id": "/id",
+        "variant_id": "/variant_ids/0",
+        "Writer-Token": "/writer_token",
+    },
+}
+"""Which parameters take what from the body of an answer, by its schema."""
+
+
+def add_links(description: dict[str, Any]) -> None:
+    """Add to each answer for something that was created where it leads."""
+    operations = [each for methods in description["paths"].values() for each in methods.values()]
+    for operation in operations:
+        created = operation["responses"].get("201", {})
+        values = _CREATED.get(_schema_of(created), {})
+        links = {each["operationId"]: _link(each, values) for each in operations if _takes(each, values)}
+        if links:
+            created["links"] = links
+
+
+def _schema_of(answer: dict[str, Any]) -> str:
+    schema = answer.get("content", {}).get("application/json", {}).get("schema", {})
+    return str(schema.get("$ref", "")).rpartition("/")[2]
+
+
+def _takes(operation: dict[str, Any], values: dict[str, str]) -> bool:
+    """Whether an operation is about what was created."""
+    return any(each["in"] == "path" and each["name"] in values for each in operation.get("parameters", ()))
+
+
+def _link(operation: dict[str, Any], values: dict[str, str]) -> dict[str, Any]:
+    names = [each["name"] for each in operation["parameters"] if each["name"] in values]
+    return {
+        "operationId": operation["operationId"],
+        "description": operation["summary"],
+        "parameters": {name: f"$response.body#{values[name]}" for name in names},
+    }

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import aclosing, suppress
+from enum import StrEnum
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, quote, urlencode
 from uuid import UUID
@@ -26,12 +27,22 @@ from fastapi.responses import RedirectResponse
 from fastapi.routing import APIRoute
 from markupsafe import Markup
 
-from data_layer.console.languages import LANGUAGE_COOKIE, Language
-from data_layer.console.reasons import reason_of
+from data_layer.console import words
+from data_layer.console.languages import DEFAULT, LANGUAGE_COOKIE, Language
 from data_layer.console.rendering import Renderer
 from data_layer.context import extend_request_context
 from data_layer.entities.enums import UserRole
-from data_layer.errors import AuthenticationError, DataLayerError, InvalidSessionError, InvalidTokenError
+from data_layer.errors import (
+    AuthenticationError,
+    ConflictError,
+    DataLayerError,
+    InvalidSessionError,
+    InvalidTokenError,
+    InvalidValueError,
+    TooManyAttemptsError,
+    TooManyRequestsError,
+    WeakPasswordError,
+)
 from data_layer.layer import DataLayer
 from data_layer.observability.log import get_log
 from data_layer.schemas.actors import Actor
@@ -360,3 +371,34 @@ async def find_nothing(call: PageCall, rest: str) -> Response:
     with suppress(DataLayerError):  # A logged-in person goes on from there.
         call.scope["caller"] = await authenticate(call)
     return error_page(call, 404)
+
+
+def reason_of(error: DataLayerError, language: Language, *, shortest_password: int) -> str:
+    """Return what a page says; what only a service has words for is marked as English.
+
+    The words of a service are the most exact. Other languages have a sentence for each code and each field of a form
+    that a person can meet.
+    """
+    if isinstance(error, TooManyAttemptsError | TooManyRequestsError):
+        return language.text("Too many attempts. Try again in %(seconds)s seconds.", seconds=round(error.retry_after))
+    if isinstance(error, AuthenticationError):
+        return language.text("The password or the code is not right. Begin again.")
+    if isinstance(error, WeakPasswordError) and error.reason in words.WEAK_PASSWORDS:
+        return language.text(words.WEAK_PASSWORDS[error.reason], minimum=shortest_password)
+    if language.code == DEFAULT:
+        return str(error)
+    known = words.REFUSALS.get(error.code) or (
+        words.REFUSED_FIELDS.get(error.field or "") if isinstance(error, InvalidValueError | ConflictError) else None
+    )
+    return language.text(known) if known else Markup('<span lang="en">{}</span>').format(str(error))
+
+
+Choice = TypeVar("Choice", bound=StrEnum)
+
+
+def choice(kind: type[Choice], text: str | None) -> Choice | None:
+    """The member of an enumeration that a text names; None where it names none."""
+    try:
+        return kind(text or "")
+    except ValueError:
+        return None

@@ -1,9 +1,12 @@
-"""Pages from templates, and the headers that keep them safe."""
+"""Pages from templates, the headers that keep them safe, and static files under names that hold their hash."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cache
+from importlib import resources
 from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
@@ -13,8 +16,47 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from data_layer.console import words
-from data_layer.console.assets import Assets
 from data_layer.console.languages import Language, Languages
+
+STATIC_PATH = "/console/static/"
+
+_TYPES = {
+    "css": "text/css; charset=utf-8",
+    "js": "text/javascript; charset=utf-8",
+    "svg": "image/svg+xml",
+    "txt": "text/plain; charset=utf-8",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Asset:
+    """A file as it is served."""
+
+    content: bytes
+    media_type: str
+
+
+class Assets:
+    """All static files, read once."""
+
+    def __init__(self) -> None:
+        self._served: dict[str, Asset] = {}
+        self._names: dict[str, str] = {}
+        for file in resources.files("data_layer.console").joinpath("static").iterdir():
+            stem, _, suffix = file.name.rpartition(".")
+            content = file.read_bytes()
+            served = f"{stem}.{hashlib.sha256(content).hexdigest()[:16]}.{suffix}"
+            self._names[file.name] = served
+            self._served[served] = Asset(content, _TYPES[suffix])
+
+    def url(self, name: str) -> str:
+        """The address of a file, which changes with its content."""
+        return STATIC_PATH + self._names[name]
+
+    def find(self, served_name: str) -> Asset | None:
+        """The file that is served under a name."""
+        return self._served.get(served_name)
+
 
 _DIRECTIVES = {
     "default-src": "'none'",

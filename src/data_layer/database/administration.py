@@ -12,7 +12,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
 
 from data_layer.database.address import DatabaseAddress
-from data_layer.database.failures import translated
+from data_layer.database.driver import translated
 from data_layer.database.migrations import VERSION_TABLE
 from data_layer.entities import Entity
 from data_layer.errors import (

@@ -21,10 +21,9 @@ from typing_extensions import override
 from data_layer.concurrency import uninterrupted
 from data_layer.context import Priority, current_patience
 from data_layer.database.address import DatabaseAddress, session_statement, session_values
-from data_layer.database.driver import DriverConnection
-from data_layer.database.failures import NO_CONNECTION_FREE, READ_ONLY, translated
+from data_layer.database.driver import NO_CONNECTION_FREE, READ_ONLY, DriverConnection, translated
 from data_layer.database.observation import Observation
-from data_layer.database.schema_state import SchemaState, read_schema_state
+from data_layer.database.schema_check import SchemaState, read_schema_state
 from data_layer.database.statements import Sql, Statement
 from data_layer.errors import DatabaseOverloadedError, DatabaseUnavailableError, NotInitializedError, PoolTimeoutError
 from data_layer.observability.log import get_log

@@ -9,8 +9,7 @@ from typing import Any, Self
 from psycopg import sql
 
 from data_layer.database.address import DatabaseAddress
-from data_layer.database.driver import DriverConnection
-from data_layer.database.failures import translated
+from data_layer.database.driver import DriverConnection, translated
 from data_layer.database.observation import Observation
 from data_layer.database.statements import Sql
 from data_layer.errors import DatabaseUnavailableError

@@ -12,11 +12,16 @@ from sqlalchemy import Connection, text
 
 from data_layer.database import administration
 from data_layer.database.address import DatabaseAddress
-from data_layer.database.failures import translated
+from data_layer.database.driver import translated
 from data_layer.database.migrations import BASE, VERSION_TABLE, VERSIONS, Revision, known_revisions
 from data_layer.database.migrations.execution import ProgressListener, exclusive, execute, ignore_progress, steps
-from data_layer.database.schema_check import SchemaReport, find_differences
-from data_layer.database.schema_state import SchemaState, SchemaStatus, read_schema_state
+from data_layer.database.schema_check import (
+    SchemaReport,
+    SchemaState,
+    SchemaStatus,
+    find_differences,
+    read_schema_state,
+)
 from data_layer.errors import DatabaseMissingError, InvalidValueError, MigrationError
 
 if TYPE_CHECKING:  # Alembic is loaded for migrations only.

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine import ExceptionContext, ExecutionContext
 
 from data_layer.context import current_context
-from data_layer.database.failures import translate
+from data_layer.database.driver import translate
 from data_layer.database.statements import SqlComments, Statement, StatementNames
 from data_layer.errors import DataLayerError
 from data_layer.observability.log import get_log

@@ -20,8 +20,8 @@ from sqlalchemy import Dialect
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from data_layer.concurrency import Backoff, cancel_and_wait
+from data_layer.database.driver import translated, was_refused
 from data_layer.database.engine import Database, discard, driver_of
-from data_layer.database.failures import translated, was_refused
 from data_layer.database.observation import DatabaseCounters, StatementCounters
 from data_layer.database.statements import Sql
 from data_layer.database.transaction import POSITION_SQL

@@ -14,9 +14,8 @@ from sqlalchemy import Dialect
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from data_layer.concurrency import uninterrupted
-from data_layer.database.driver import DriverConnection
+from data_layer.database.driver import FAILED_BEFORE, DriverConnection, needs_new_connection, translated, was_refused
 from data_layer.database.engine import discard, driver_of
-from data_layer.database.failures import FAILED_BEFORE, needs_new_connection, translated, was_refused
 from data_layer.database.observation import Observation
 from data_layer.database.statements import Sql, Statement
 from data_layer.errors import (

@@ -51,7 +51,7 @@ from data_layer.schemas.lineage import ReceivedGeneration, ReceivedVariant
 from data_layer.services.files.backends import PUBLIC_PATH
 from data_layer.services.generations.text import storable_json
 from data_layer.web.bodies import read_body
-from data_layer.web.unrepeated import HELD_SECONDS, PATIENCE, STORE, STORE_IMAGE_DATA, STORE_IMAGE_URL
+from data_layer.web.deadlines import HELD_SECONDS, PATIENCE, STORE, STORE_IMAGE_DATA, STORE_IMAGE_URL
 
 log = get_log(__name__)
 

@@ -17,8 +17,8 @@ from data_layer.hosted.routes import Call, HostedRoutes, by_person, by_person_fi
 from data_layer.layer import DataLayer
 from data_layer.observability.log import get_log
 from data_layer.schemas.actors import Actor
+from data_layer.web.deadlines import HAS_CREDITS
 from data_layer.web.design_systems import DESIGNS_PATH, answer_designs
-from data_layer.web.unrepeated import HAS_CREDITS
 
 log = get_log(__name__)
 

@@ -44,7 +44,7 @@ from data_layer.schemas.actors import Actor
 from data_layer.web.cross_origin import origins_with_cookies
 from data_layer.web.deadlines import TRY_AGAIN, Deadline, seconds_for
 from data_layer.web.design_systems import DESIGNS_PATH, answer_designs
-from data_layer.web.proxies import TrustedProxies
+from data_layer.web.middleware import TrustedProxies
 
 log = get_log(__name__)
 

@@ -27,8 +27,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import InstrumentedAttribute
 
-from data_layer.database.entity_session import EntitySession
-from data_layer.database.rows import loaded_columns
+from data_layer.database.entity_session import EntitySession, loaded_columns
 from data_layer.database.statements import AnyExecutable, CompiledStatement, named
 from data_layer.entities import Entity
 from data_layer.entities.columns import Json

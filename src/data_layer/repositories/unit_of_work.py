@@ -17,9 +17,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from data_layer.concurrency import uninterrupted
+from data_layer.database.driver import translate
 from data_layer.database.engine import Database
 from data_layer.database.entity_session import EntitySession
-from data_layer.database.failures import translate
 from data_layer.database.replicas import Replicas
 from data_layer.database.transaction import ConnectionSource
 from data_layer.entities import AuditLog, Entity, User
@@ -42,12 +42,11 @@ from data_layer.repositories.project_copies import ProjectCopyRepository
 from data_layer.repositories.project_search import ProjectSearchRepository
 from data_layer.repositories.projects import ProjectRepository
 from data_layer.repositories.refresh_tokens import RefreshTokenRepository
-from data_layer.repositories.second_factors import SecondFactorRepository
 from data_layer.repositories.sessions import EndedSessions, SessionRepository
 from data_layer.repositories.shares import ShareRepository
 from data_layer.repositories.stored_objects import StoredFileRepository
 from data_layer.repositories.usage import BudgetRepository, UsageRepository
-from data_layer.repositories.users import UserRepository, account_keys
+from data_layer.repositories.users import SecondFactorRepository, UserRepository, account_keys
 from data_layer.repositories.view_counts import ViewCountRepository
 from data_layer.schemas.outcome import Outcome
 

@@ -42,8 +42,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from data_layer.observability.log import get_log
-from data_layer.server.lifecycle import refuse, with_close
-from data_layer.server.problems import MEDIA_TYPE, new_request_id, problem
+from data_layer.server.lifecycle import MEDIA_TYPE, new_request_id, problem, refuse, with_close
 from data_layer.web.streams import ON_LEAVING
 
 if TYPE_CHECKING:

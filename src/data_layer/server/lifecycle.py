@@ -1,4 +1,4 @@
-"""What stands before the HTTP application: answers while there is none yet, and says good-bye before it goes."""
+"""What stands before the HTTP application: answers while there is none yet, asks clients to leave before it ends."""
 
 from __future__ import annotations
 
@@ -6,16 +6,39 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import orjson
 
 from data_layer.concurrency import is_set_within
 from data_layer.observability.log import get_log
-from data_layer.server.problems import MEDIA_TYPE, new_request_id, problem
 from data_layer.web.streams import ENDS, REST, StreamEnds
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+
+MEDIA_TYPE = b"application/problem+json"
+
+
+def new_request_id() -> str:
+    """An id for a request that the server refuses, for the answer and the log."""
+    return uuid4().hex
+
+
+def problem(status: HTTPStatus, code: str, detail: str, request_id: str) -> bytes:
+    """The body of a refusal: ``code`` is for programs and stays; ``detail`` is for people and may change."""
+    content: dict[str, object] = {
+        "type": "about:blank",
+        "title": status.phrase,
+        "status": status.value,
+        "detail": detail,
+        "code": code,
+        "request_id": request_id,
+        "fields": [],
+    }
+    return orjson.dumps(content)
+
 
 log = get_log(__name__)
 

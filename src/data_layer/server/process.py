@@ -20,7 +20,7 @@ from data_layer.server.served import Served
 from data_layer.server.starting import taking_over
 from data_layer.server.stopping import StopRequest
 from data_layer.server.supervisor_link import SupervisorLink
-from data_layer.web.unrepeated import HELD_SECONDS
+from data_layer.web.deadlines import HELD_SECONDS
 
 if TYPE_CHECKING:
     from data_layer.config import Settings
@@ -192,7 +192,7 @@ class ServiceProcess:
             await data.close()
 
     async def _open(self, data: DataLayer) -> None:
-        from data_layer.services.sessions.devices import load_patterns
+        from data_layer.services.sessions.service import load_patterns
 
         await data.open()
         await asyncio.to_thread(load_patterns)  # Or the first login would hold up all other requests.

@@ -21,7 +21,7 @@ from data_layer.server.starting import StartingServer
 from data_layer.server.stopping import StoppedBeforeReady, StopRequest
 from data_layer.server.supervisor_link import FORWARDED
 from data_layer.server.worker import Worker
-from data_layer.web.unrepeated import HELD_SECONDS
+from data_layer.web.deadlines import HELD_SECONDS
 
 log = get_log(__name__)
 

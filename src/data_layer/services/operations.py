@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
-from data_layer.database.schema_state import SchemaState
+from data_layer.database.schema_check import SchemaState
 from data_layer.entities import AuditLog
 from data_layer.entities.enums import AuditAction
 from data_layer.errors import InvalidValueError

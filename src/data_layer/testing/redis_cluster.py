@@ -9,8 +9,7 @@ from typing import Any
 from redis.crc import key_slot
 
 from data_layer.testing.free_ports import free_port
-from data_layer.testing.redis_group import RedisGroup
-from data_layer.testing.redis_server import RedisServer, TlsFiles, wait_until
+from data_layer.testing.redis_server import RedisGroup, RedisServer, TlsFiles, wait_until
 
 SLOTS = 16384
 _PRIMARIES = 3

@@ -8,8 +8,7 @@ from typing import Any
 
 import redis
 
-from data_layer.testing.redis_group import RedisGroup
-from data_layer.testing.redis_server import RedisServer, TlsFiles, wait_until
+from data_layer.testing.redis_server import RedisGroup, RedisServer, TlsFiles, wait_until
 
 _SENTINELS = 3
 _QUORUM = 2

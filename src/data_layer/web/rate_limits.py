@@ -22,8 +22,8 @@ from data_layer.errors import TooManyRequestsError
 from data_layer.layer import DataLayer
 from data_layer.services.accounts.addresses import network_of
 from data_layer.services.rate_limits import Policy, RateLimiter, Standing
+from data_layer.web.deadlines import STORE, STORE_IMAGE_DATA, STORE_IMAGE_URL
 from data_layer.web.errors import failure
-from data_layer.web.unrepeated import STORE, STORE_IMAGE_DATA, STORE_IMAGE_URL
 
 _UNCOUNTED = frozenset(
     {

@@ -31,8 +31,7 @@ from data_layer.errors import (
     SecondFactorRequiredError,
     TooManyAttemptsError,
 )
-from data_layer.repositories.second_factors import SecondFactorRepository
-from data_layer.repositories.users import UserRepository
+from data_layer.repositories.users import SecondFactorRepository, UserRepository
 from data_layer.schemas.actors import SYSTEM
 from data_layer.schemas.factors import FactorChallenge, FactorProof, NewTotp, PasskeyChallenge
 from data_layer.schemas.users import UserFull

@@ -27,8 +27,8 @@ from data_layer.errors import (
 )
 from data_layer.schemas.actors import ANONYMOUS, SYSTEM, Actor
 from data_layer.schemas.sessions import GeoLocation, NewSession
-from data_layer.services.sessions import devices
-from data_layer.services.sessions.devices import describe_device
+from data_layer.services.sessions import service as devices
+from data_layer.services.sessions.service import describe_device
 from tests.leaks import LogLines
 from tests.support import make_user
 

@@ -12,8 +12,7 @@ from fastapi.responses import RedirectResponse
 
 from data_layer.console.charts import costs_of_days
 from data_layer.console.confirming import shown_in, ways_to_confirm
-from data_layer.console.forms import choice
-from data_layer.console.pages import LOGIN_PATH, PageCall, Pages
+from data_layer.console.pages import LOGIN_PATH, PageCall, Pages, choice
 from data_layer.entities.enums import ApiScope, AuthProvider
 from data_layer.errors import (
     AuthenticationError,

@@ -15,8 +15,7 @@ from pydantic import BaseModel, StringConstraints
 
 from data_layer.console import words
 from data_layer.console.charts import costs_of_days, each_minute, lines_of, shares_of
-from data_layer.console.forms import choice
-from data_layer.console.pages import Note, PageCall, Pages
+from data_layer.console.pages import Note, PageCall, Pages, choice
 from data_layer.entities.enums import AuditAction, AuditCategory, AuditLevel, UserRole, UserStatus
 from data_layer.errors import ConflictError, InvalidValueError, NotFoundError
 from data_layer.schemas.actors import Actor

@@ -10,8 +10,7 @@ from fastapi import Query, Response
 from fastapi.responses import RedirectResponse
 from pydantic import BaseModel, StringConstraints
 
-from data_layer.console.forms import choice
-from data_layer.console.pages import PageCall, Pages
+from data_layer.console.pages import PageCall, Pages, choice
 from data_layer.entities.enums import CodeStack, ProjectStatus
 from data_layer.errors import InvalidValueError, NotFoundError
 from data_layer.schemas.projects import ProjectChanges, ProjectDraft, ProjectFilter, ProjectOrder

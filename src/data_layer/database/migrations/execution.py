@@ -13,7 +13,7 @@ import stamina
 from sqlalchemy import Connection, TextClause, text
 from sqlalchemy.exc import DBAPIError
 
-from data_layer.database.failures import translate
+from data_layer.database.driver import translate
 from data_layer.database.migrations import Revision
 from data_layer.errors import DatabaseError, DatabasePermissionError, DatabaseUnavailableError, MigrationError
 

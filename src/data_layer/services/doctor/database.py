@@ -12,7 +12,7 @@ from typing import TypeVar
 from data_layer.database.address import DatabaseAddress, direct_address, replica_addresses, session_values
 from data_layer.database.administration import EXTENSIONS
 from data_layer.database.engine import Database
-from data_layer.database.schema_state import SchemaStatus
+from data_layer.database.schema_check import SchemaStatus
 from data_layer.errors import DatabaseError, DatabaseMissingError, NotInitializedError, SchemaMismatchError
 from data_layer.repositories.audit_partitions import Month
 from data_layer.repositories.diagnostics import (
