@@ -15,17 +15,14 @@ from pydantic.fields import FieldInfo
 from data_layer.environment import is_local, meant_setting, misspelt, present_variables, read_file, unread
 from data_layer.errors import ConfigurationError
 from data_layer.settings.database import DatabaseSettings, SslMode
-from data_layer.settings.files import FileSettings
-from data_layer.settings.general import Environment, GeneralSettings
-from data_layer.settings.hosted import HostedSettings
 from data_layer.settings.mail import MailSettings
 from data_layer.settings.observability import AuditSettings, LogSettings, MetricsSettings, TracingSettings
 from data_layer.settings.openid import OpenIdSettings
 from data_layer.settings.part import SettingsPart
 from data_layer.settings.redis import RedisSettings
 from data_layer.settings.security import SecuritySettings
-from data_layer.settings.service import ServiceSettings
-from data_layer.settings.storage import StorageSettings
+from data_layer.settings.service import Environment, GeneralSettings, HostedSettings, ServiceSettings
+from data_layer.settings.storage import FileSettings, StorageSettings
 from data_layer.settings.strength import HOW_TO_MAKE_ONE, secret_weakness, shared_secrets
 from data_layer.settings.values import DEVELOPMENT_SECRET, disagreement
 

@@ -7,7 +7,7 @@ import asyncio
 from data_layer.config import Settings
 from data_layer.errors import NotInitializedError
 from data_layer.layer import DataLayer
-from data_layer.schemas.health import Health
+from data_layer.schemas.operations import Health
 from data_layer.services.statistics import Statistics
 
 

@@ -206,7 +206,7 @@ async def test_statistics_are_for_administrators_alone(data: DataLayer, client: 
 async def test_the_storage_is_checked_and_cleaned_with_progress(
     data: DataLayer, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("data_layer.web.progress._SECONDS", 0.001)
+    monkeypatch.setattr("data_layer.web.downloads._SECONDS", 0.001)
     admin = await make_account(data, "admin@example.com", role=UserRole.ADMIN)
     headers = await logged_in(client, "admin@example.com")
     await data.files.save(picture(), owner_id=admin.id, file_name="a.png")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from data_layer import DataLayer, Settings
 from data_layer.api.app import create_app
 from data_layer.errors import ConfigurationError, InvalidValueError
-from data_layer.schemas.health import Health
+from data_layer.schemas.operations import Health
 from data_layer.schemas.users import ProfileChanges
 from data_layer.web.authentication import COOKIE
 from data_layer.web.conditions import Conditions

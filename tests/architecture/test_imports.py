@@ -31,7 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "schemas": {"errors", "entities.enums"},
     "database": EVERYWHERE | {"environment", "entities", "schemas"},
     "repositories": EVERYWHERE | ROWS,
-    "cache": EVERYWHERE | {"schemas.base", "schemas.outcome"},
+    "cache": EVERYWHERE | {"schemas.base"},
     "storage": EVERYWHERE,
     "services": EVERYWHERE | ROWS | PORTS | {"repositories", "config"},
     "embedded": EVERYWHERE,

@@ -9,7 +9,7 @@ from enum import Enum
 
 import data_layer
 from data_layer.entities import enums
-from data_layer.settings import database, general
+from data_layer.settings import database, service
 
 PUBLIC = {
     "DataLayer",
@@ -44,7 +44,7 @@ PUBLIC = {
 }
 ENUMS = {
     name
-    for module in (general, database, enums)
+    for module in (service, database, enums)
     for name, value in vars(module).items()
     if inspect.isclass(value) and issubclass(value, Enum) and len(value) and value.__module__ == module.__name__
 }

@@ -21,7 +21,7 @@ from data_layer.database.driver import DriverConnection
 from data_layer.database.transaction import COMMIT
 from data_layer.errors import CacheError, CacheUnavailableError, CommitUnknownError, InvalidCacheKeyError
 from data_layer.repositories.unit_of_work import CommitHooks, UnitOfWork
-from data_layer.schemas.outcome import Outcome
+from data_layer.schemas.base import Outcome
 from data_layer.testing.redis_server import RedisServer
 from tests.cache.conftest import CacheAt
 from tests.support import make_user

@@ -32,7 +32,7 @@ from data_layer.services.doctor import process
 from data_layer.services.doctor.checks import CheckResult
 from data_layer.services.files.check import CheckReport
 from data_layer.services.files.maintenance import FileMaintenance
-from data_layer.web import progress
+from data_layer.web import downloads
 from tests.console.conftest import Visitor, visit
 from tests.file_content import picture
 
@@ -215,7 +215,7 @@ async def test_the_doctor_shows_what_he_finds(data: DataLayer, admin: Visitor) -
 async def test_the_doctor_shows_what_he_looks_at_while_he_does(
     app: FastAPI, admin: Visitor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(progress, "_SECONDS", 0.01)
+    monkeypatch.setattr(downloads, "_SECONDS", 0.01)
     seen, judge = threading.Event(), process._folder
 
     def judge_when_seen(folder: process.UsedFolder) -> CheckResult:
@@ -289,7 +289,7 @@ async def page_while_it_comes(
 async def test_long_work_shows_how_far_it_is_while_it_runs(
     app: FastAPI, admin: Visitor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(progress, "_SECONDS", 0.01)
+    monkeypatch.setattr(downloads, "_SECONDS", 0.01)
     seen = asyncio.Event()
 
     async def check(*_: object, on_progress: Callable[[int], None], **__: object) -> CheckReport:

@@ -29,8 +29,7 @@ from data_layer.errors import ConflictError, WeakPasswordError
 from data_layer.layer.doctor import open_doctor
 from data_layer.recorder.tape import _EVENTS
 from data_layer.schemas.doctor import Text
-from data_layer.schemas.maintenance import MaintenanceReport
-from data_layer.schemas.operations import LogLevel
+from data_layer.schemas.operations import LogLevel, MaintenanceReport
 from data_layer.schemas.projects import ProjectDraft
 from data_layer.services.accounts.passwords import check_new_password
 from data_layer.services.files.cleanup import CleanupReport

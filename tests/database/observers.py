@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from data_layer.schemas.outcome import Outcome
+from data_layer.schemas.base import Outcome
 
 
 class Recorder:

@@ -14,7 +14,7 @@ import pytest
 
 from data_layer import DataLayer, Settings
 from data_layer.errors import ConfigurationError
-from data_layer.hosted.router import make_router
+from data_layer.hosted.back_end import make_router
 from data_layer.schemas.actors import SYSTEM, Actor
 from data_layer.schemas.usage import NewUsage
 from data_layer.server.faces import whole_application

@@ -16,7 +16,7 @@ from fastapi import Path, Query, Response
 from pydantic import Field, StrictBool, StringConstraints
 
 from data_layer.api.request_models import Body, Moment
-from data_layer.api.response_headers import described_headers
+from data_layer.api.response_headers import described_headers, next_after
 from data_layer.api.routes import Call, KeyScopes, Routes
 from data_layer.entities.enums import (
     ApiScope,
@@ -32,16 +32,14 @@ from data_layer.schemas.audit import AuditCompliance, AuditFilter, AuditFull, Au
 from data_layer.schemas.base import Value
 from data_layer.schemas.factors import FactorsView
 from data_layer.schemas.mails import MailView
-from data_layer.schemas.maintenance import MaintenanceReport
+from data_layer.schemas.operations import MaintenanceReport
 from data_layer.schemas.sessions import SessionAdmin
 from data_layer.schemas.users import UserAdmin
-from data_layer.services.acting import LONGEST_REASON
+from data_layer.services.permissions import LONGEST_REASON
 from data_layer.services.statistics import Statistics
 from data_layer.web.conditions import moment_tag, require_moment
-from data_layer.web.downloads import GeneratedResponse, download
+from data_layer.web.downloads import HEADERS, GeneratedResponse, Running, download
 from data_layer.web.errors import problem_of
-from data_layer.web.pages import next_after
-from data_layer.web.progress import HEADERS, Running
 
 Work = Callable[[Callable[[int], None]], Awaitable[Value]]
 

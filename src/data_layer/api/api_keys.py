@@ -10,12 +10,12 @@ from fastapi import Query
 from pydantic import Field, StringConstraints
 
 from data_layer.api.request_models import Body
+from data_layer.api.response_headers import next_after
 from data_layer.api.routes import Call, Routes
 from data_layer.entities.enums import ApiScope
 from data_layer.schemas.api_keys import ApiKeyView
 from data_layer.schemas.base import Value
 from data_layer.services.api_keys.service import LONGEST_LIFETIME
-from data_layer.web.pages import next_after
 
 _EXAMPLE: dict[str, Any] = {
     "requestBody": {

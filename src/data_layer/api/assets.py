@@ -14,12 +14,12 @@ from fastapi.responses import RedirectResponse
 from pydantic import Field, StringConstraints
 
 from data_layer.api.request_models import Body
+from data_layer.api.response_headers import next_after
 from data_layer.api.routes import CONTENT, Call, Routes
 from data_layer.api.uploads import body_with_file, room_for_file, sent_with_file
 from data_layer.errors import InvalidValueError, NotFoundError
 from data_layer.schemas.base import Value, View
 from data_layer.schemas.files import DirectUpload, FileView, PublicFile
-from data_layer.web.pages import next_after
 
 SHOWN_FOR = timedelta(minutes=15)
 """How long the signed URL works to which a redirect leads."""

@@ -14,9 +14,9 @@ from pydantic import Field
 
 from data_layer.api.assets import REDIRECT, SHOWN_FOR
 from data_layer.api.request_models import Body
+from data_layer.api.response_headers import next_after
 from data_layer.api.routes import Call, Routes
 from data_layer.schemas.exports import ExportPage, ExportView
-from data_layer.web.pages import next_after
 
 
 class ExportQuery(Body):

@@ -13,7 +13,7 @@ from data_layer.context import set_patience
 from data_layer.errors import DataLayerError, SchemaAheadError
 from data_layer.layer import DataLayer
 from data_layer.schemas.base import Value
-from data_layer.schemas.health import Health, HealthStatus
+from data_layer.schemas.operations import Health, HealthStatus
 from data_layer.services.health import PROBE_SECONDS, within
 from data_layer.web.authentication import people_of
 from data_layer.web.deadlines import PROBE

@@ -13,16 +13,44 @@ handler makes itself describe their headers beside their status: ``{304: {"heade
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
+from uuid import UUID
 
-from fastapi import Response
+from fastapi import Request, Response
 
 from data_layer.api.idempotency import HEADER as IDEMPOTENCY_KEY
 from data_layer.web.errors import PROBLEM
-from data_layer.web.pages import link_to_next
 from data_layer.web.rate_limits import is_counted
+
+
+class Identified(Protocol):
+    """A row of a list."""
+
+    @property
+    def id(self) -> UUID:
+        """Its id."""
+
+
+def next_after(rows: Sequence[Identified], limit: int) -> UUID | None:
+    """Where the next page begins; None where this one is not full, and so the last."""
+    return rows[-1].id if len(rows) == limit else None
+
+
+def link_to_next(request: Request, response: Response, **cursor: object) -> None:
+    """Name the next page in ``Link`` (RFC 8288), relative to this service; not where this page is the last one.
+
+    Args:
+        request: the one for this page.
+        response: gets the header.
+        cursor: the parameter for the position, with the position of the next page; None on the last page.
+    """
+    if None in cursor.values():
+        return
+    url = request.url.include_query_params(**cursor)
+    response.headers["link"] = f'<{url.path}?{url.query}>; rel="next"'
+
 
 _HEADERS: Mapping[str, tuple[str, dict[str, Any]]] = {
     "Accept-Encoding": ("What a body may be encoded in.", {}),

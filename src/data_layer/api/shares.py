@@ -11,6 +11,7 @@ from fastapi.responses import HTMLResponse
 from pydantic import Field
 
 from data_layer.api.request_models import Body, Token
+from data_layer.api.response_headers import next_after
 from data_layer.api.routes import CONTENT, Call, Routes
 from data_layer.errors import NotFoundError
 from data_layer.schemas.base import Value
@@ -20,7 +21,6 @@ from data_layer.services.rate_limits import RequestKind
 from data_layer.services.shares import LONGEST_LIFETIME, SHARE_PATH
 from data_layer.web.conditions import revision_tag
 from data_layer.web.hostile_pages import hostile_page
-from data_layer.web.pages import next_after
 
 _Version = Annotated[int, Field(ge=1, lt=2**31)]
 _EXAMPLE: dict[str, Any] = {

@@ -13,7 +13,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import Field, StringConstraints
 
 from data_layer.api.request_models import Body, Day
-from data_layer.api.response_headers import described_headers
+from data_layer.api.response_headers import described_headers, next_after
 from data_layer.api.routes import CONTENT, Call, KeyScopes, Routes
 from data_layer.entities.enums import ApiScope
 from data_layer.errors import NotFoundError
@@ -21,7 +21,6 @@ from data_layer.schemas.base import Value
 from data_layer.schemas.usage import BudgetView, UsageEntryView, UsageGroup, UsageSum
 from data_layer.services.csv_text import csv_bytes, csv_cell
 from data_layer.web.conditions import expects_nothing, moment_if_sent, moment_tag, prefers, require_moment
-from data_layer.web.pages import next_after
 
 _CSV = "text/csv"
 _LINES = 500

@@ -35,7 +35,7 @@ from data_layer.errors import (
     InvalidValueError,
     NotInitializedError,
 )
-from data_layer.observability.metrics.durations import Durations
+from data_layer.observability.metrics.counters import Durations
 from data_layer.settings.redis import RedisSettings
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from data_layer.cache.wire.node import LARGE, Node
 from data_layer.cache.wire.routing import ClusterRouting, Routing, SentinelRouting, SingleServer, key_slot
 from data_layer.errors import CacheError, NotInitializedError
 from data_layer.observability.log import get_log
-from data_layer.observability.metrics.durations import Durations
+from data_layer.observability.metrics.counters import Durations
 from data_layer.settings.redis import RedisSettings
 
 if TYPE_CHECKING:

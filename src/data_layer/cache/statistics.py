@@ -8,7 +8,7 @@ from typing import Final
 
 from data_layer.cache.address import Topology
 from data_layer.cache.wire.breaker import BreakerState
-from data_layer.observability.metrics.durations import Durations
+from data_layer.observability.metrics.counters import Durations
 from data_layer.schemas.base import Value
 
 _STEPS_PER_DOUBLING = 8

@@ -17,7 +17,7 @@ from data_layer.cache.near import NearCopy
 from data_layer.concurrency import Background, Backoff, cancel_and_wait, is_set_within
 from data_layer.errors import CacheError, CacheFullError, CacheUnavailableError
 from data_layer.observability.log import get_log
-from data_layer.schemas.outcome import Outcome
+from data_layer.schemas.base import Outcome
 
 INTENT_SECONDS = 60.0
 """How long a key stays uncachable when a writer died before the outcome of its intent. No COMMIT may take longer."""

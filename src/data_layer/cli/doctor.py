@@ -29,7 +29,7 @@ from data_layer.cli.output import (
 )
 from data_layer.config import ExaminedSettings, Settings
 from data_layer.schemas.doctor import Examination, Finding, Outcome
-from data_layer.schemas.health import Health
+from data_layer.schemas.operations import Health
 
 if TYPE_CHECKING:
     from data_layer.services.doctor.checks import Doctor

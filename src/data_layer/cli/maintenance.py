@@ -8,7 +8,7 @@ import typer
 
 from data_layer.cli.output import FAILED, AsJson, notice, print_facts, print_json, read_settings, run
 from data_layer.config import Settings
-from data_layer.schemas.maintenance import MaintenanceReport
+from data_layer.schemas.operations import MaintenanceReport
 
 commands = typer.Typer(help="Removal of what has expired.", no_args_is_help=True)
 _FACTS = {

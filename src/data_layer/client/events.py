@@ -12,8 +12,7 @@ import httpx
 from pydantic import ValidationError
 
 from data_layer.client.base import Answer
-from data_layer.client.problems import error_of
-from data_layer.client.transport import Call, Transport
+from data_layer.client.transport import Call, Transport, error_of
 from data_layer.client.values import GenerationStatus
 from data_layer.errors import ProblemError, ServiceUnreachableError, UnexpectedAnswerError
 

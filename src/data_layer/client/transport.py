@@ -20,6 +20,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import date
+from http import HTTPStatus
 from typing import Any, Final, TypeVar, final
 from uuid import uuid4
 
@@ -29,9 +30,64 @@ from pydantic import TypeAdapter, ValidationError
 from data_layer.client.authentication import Authentication, IssuedTokens, LoginTokens
 from data_layer.client.base import Answer
 from data_layer.client.files import File, FormPart
-from data_layer.client.problems import problem_of
 from data_layer.concurrency import Backoff
-from data_layer.errors import NotFoundProblemError, ProblemError, ServiceUnreachableError, UnexpectedAnswerError
+from data_layer.errors import (
+    ChangedMeanwhileProblemError,
+    ConflictProblemError,
+    LimitProblemError,
+    LoginProblemError,
+    NotFoundProblemError,
+    PermissionProblemError,
+    ProblemError,
+    RequestProblemError,
+    ServiceProblemError,
+    ServiceUnreachableError,
+    UnexpectedAnswerError,
+)
+
+_KINDS: dict[int, type[ProblemError]] = {
+    401: LoginProblemError,
+    403: PermissionProblemError,
+    404: NotFoundProblemError,
+    409: ConflictProblemError,
+    412: ChangedMeanwhileProblemError,
+    429: LimitProblemError,
+}
+
+
+def problem_of(response: httpx.Response) -> ProblemError:
+    """The error that an answer reports; also of a proxy, which sends something else. Its body has been read."""
+    try:
+        content = response.json()
+    except ValueError:
+        content = {}
+    retry_after = response.headers.get("retry-after", "")
+    return error_of(
+        content if isinstance(content, dict) else {},
+        response.status_code,
+        request_id=response.headers.get("x-request-id", ""),
+        retry_after=float(retry_after) if retry_after.isdecimal() else None,
+    )
+
+
+def error_of(
+    problem: dict[str, Any], status: int, *, request_id: str = "", retry_after: float | None = None
+) -> ProblemError:
+    """The error that a problem describes."""
+    kind = _KINDS.get(status) or (
+        ServiceProblemError if status >= HTTPStatus.INTERNAL_SERVER_ERROR else RequestProblemError
+    )
+    fields = {each["field"]: each["message"] for each in problem.get("fields", ())}
+    return kind(
+        str(problem.get("detail") or f"the service answered with status {status}"),
+        status=status,
+        problem_code=problem.get("code"),
+        request_id=str(problem.get("request_id") or request_id),
+        fields=fields,
+        current=problem.get("current"),
+        retry_after=retry_after,
+    )
+
 
 AnswerType = TypeVar("AnswerType", bound=Answer)
 

@@ -51,9 +51,8 @@ from data_layer.services.permissions import Permission, is_allowed
 from data_layer.web.authentication import Caller, authenticate, people_of, refuse_other_sites
 from data_layer.web.bodies import read_body
 from data_layer.web.deadlines import Deadline, seconds_for
-from data_layer.web.downloads import GeneratedResponse
+from data_layer.web.downloads import HEADERS, GeneratedResponse, Running
 from data_layer.web.errors import failure_headers, problem_of
-from data_layer.web.progress import HEADERS, Running
 from data_layer.web.rate_limits import admit
 
 log = get_log(__name__)

@@ -58,7 +58,7 @@ from data_layer.database.transaction import ConnectionSource, Transaction
 from data_layer.entities import Entity
 from data_layer.entities.columns import Json
 from data_layer.errors import ConcurrentChangeError, DatabaseUnavailableError, TransactionClosedError
-from data_layer.schemas.outcome import Outcome
+from data_layer.schemas.base import Outcome
 
 E = TypeVar("E", bound=Entity)
 # PostgreSQL's object ids of types, by which SQLAlchemy chooses how to read a number.

@@ -20,8 +20,8 @@ from data_layer.database.driver import translate
 from data_layer.database.statements import SqlComments, Statement, StatementNames
 from data_layer.errors import DataLayerError
 from data_layer.observability.log import get_log
-from data_layer.observability.metrics.durations import Durations
-from data_layer.schemas.outcome import Outcome
+from data_layer.observability.metrics.counters import Durations
+from data_layer.schemas.base import Outcome
 from data_layer.settings.database import DatabaseSettings
 
 log = get_log(__name__)

@@ -27,7 +27,7 @@ from data_layer.errors import (
     TransactionError,
 )
 from data_layer.observability.log import get_log
-from data_layer.schemas.outcome import Outcome
+from data_layer.schemas.base import Outcome
 
 log = get_log(__name__)
 Result = TypeVar("Result")

@@ -24,6 +24,8 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from fastapi import APIRouter
+
 from data_layer.concurrency import Room, SingleFlight
 from data_layer.entities.enums import GenerationStatus
 from data_layer.errors import (
@@ -38,7 +40,7 @@ from data_layer.errors import (
 from data_layer.hosted import protocol
 from data_layer.hosted.holding import held
 from data_layer.hosted.made_images import MadeImages
-from data_layer.hosted.people import reservation_of
+from data_layer.hosted.people import page_routes, reservation_of
 from data_layer.hosted.reading import BodyReader, Medium, ReadStore
 from data_layer.hosted.routes import Call, HostedRoutes, by_back_end
 from data_layer.hosted.turns import Turns
@@ -333,3 +335,17 @@ def _user_or_system(value: Any) -> UUID | None:
     if not isinstance(value, str):
         raise InvalidValueError("user_id must be a text, or null", field="user_id")
     return _user(value)
+
+
+def make_router(data: DataLayer) -> APIRouter | None:
+    """Return the calls; None where no SAAS_API_SECRET is set, so that they are not answered.
+
+    Args:
+        data: the data layer that they work with.
+    """
+    if data.settings.hosted.saas_api_secret is None:
+        return None
+    router = APIRouter()
+    for routes in (page_routes(), BackEnd(data).routes()):
+        router.routes.extend(routes.routes)
+    return router

@@ -16,7 +16,7 @@ from data_layer.database.migrator import Migrator
 from data_layer.layer.container import make_replicas
 from data_layer.layer.servers import embedded_servers, require_direct_address
 from data_layer.repositories.unit_of_work import UnitOfWork
-from data_layer.schemas.health import Health
+from data_layer.schemas.operations import Health
 from data_layer.services.health import HealthService
 from data_layer.services.statistics import StatisticsService
 from data_layer.settings.storage import StorageSettings

@@ -30,8 +30,8 @@ from data_layer.layer.doctor import examine
 from data_layer.layer.servers import embedded_servers, log_progress, prepare, require_direct_address, run_in_thread
 from data_layer.observability.levels import LevelFile
 from data_layer.observability.log import get_log
+from data_layer.observability.tracing import open_tracing
 from data_layer.observability.tracing.current import current_traceparent
-from data_layer.observability.tracing.opening import open_tracing
 from data_layer.repositories.session_changes import SESSION_CHANNEL
 from data_layer.repositories.unit_of_work import AfterCommit, CommitHooks, TransactionFactory, Transactions, UnitOfWork
 from data_layer.services.accounts import AccountDependencies, AccountService, PasswordHasher

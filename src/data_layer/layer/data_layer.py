@@ -15,7 +15,7 @@ from data_layer.errors import NotInitializedError
 from data_layer.layer.container import Container, open_container
 from data_layer.repositories.unit_of_work import UnitOfWork, last_position
 from data_layer.schemas.actors import SYSTEM, Actor
-from data_layer.schemas.health import Health
+from data_layer.schemas.operations import Health
 from data_layer.services.accounts import AccountService
 from data_layer.services.api_keys import ApiKeyService
 from data_layer.services.audit.service import AuditService

@@ -16,8 +16,7 @@ from data_layer.database.statements import CompiledStatement, Sql, named
 from data_layer.entities import FileReference, GeneratedCode, GeneratedImage, Generation
 from data_layer.entities.enums import GenerationStatus
 from data_layer.repositories.files import keys_attached_to
-from data_layer.repositories.repository import Repository
-from data_layer.repositories.view_rows import ViewRows
+from data_layer.repositories.repository import Repository, ViewRows
 from data_layer.schemas.codes import GeneratedCodeSummary
 
 _CODE_SIZE = func.coalesce(GeneratedCode.body_size, func.octet_length(GeneratedCode.code))

@@ -20,8 +20,7 @@ from data_layer.entities.enums import CodeStack, GenerationStatus
 from data_layer.entities.time_ordered_ids import first_id_at
 from data_layer.repositories import generation_statements as sql
 from data_layer.repositories.generated import SUMMARIES_OF, code_summaries, summaries_where
-from data_layer.repositories.repository import MAXIMUM_NUMBER, Repository, check_limit, check_number, is_any
-from data_layer.repositories.view_rows import ViewRows
+from data_layer.repositories.repository import MAXIMUM_NUMBER, Repository, ViewRows, check_limit, check_number, is_any
 from data_layer.schemas.codes import GeneratedCodeSummary
 from data_layer.schemas.generations import GenerationRow, ShownVariant, TreeRow, VariantResult
 

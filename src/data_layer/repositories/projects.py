@@ -20,8 +20,7 @@ from data_layer.entities.columns import check_text
 from data_layer.entities.enums import ProjectStatus
 from data_layer.errors import InvalidValueError
 from data_layer.repositories.files import keys_attached_to
-from data_layer.repositories.repository import Repository, check_limit
-from data_layer.repositories.view_rows import ViewRows
+from data_layer.repositories.repository import Repository, ViewRows, check_limit
 from data_layer.schemas.projects import ProjectFilter, ProjectFull, ProjectOrder, ProjectSummary
 
 Position = tuple[str | int | datetime | None, UUID]

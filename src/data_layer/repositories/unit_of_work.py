@@ -34,7 +34,6 @@ from data_layer.repositories.finished_generations import FinishedGenerationRepos
 from data_layer.repositories.generated import GeneratedCodeRepository, GeneratedImageRepository
 from data_layer.repositories.generations import GenerationEventRepository, GenerationRepository
 from data_layer.repositories.idempotency_keys import IdempotencyKeyRepository
-from data_layer.repositories.identities import UserIdentityRepository
 from data_layer.repositories.lineage import LineageRepository
 from data_layer.repositories.login_attempts import LoginAttemptRepository
 from data_layer.repositories.mails import MailRepository
@@ -46,9 +45,9 @@ from data_layer.repositories.sessions import EndedSessions, SessionRepository
 from data_layer.repositories.shares import ShareRepository
 from data_layer.repositories.stored_objects import StoredFileRepository
 from data_layer.repositories.usage import BudgetRepository, UsageRepository
-from data_layer.repositories.users import SecondFactorRepository, UserRepository, account_keys
+from data_layer.repositories.users import SecondFactorRepository, UserIdentityRepository, UserRepository, account_keys
 from data_layer.repositories.view_counts import ViewCountRepository
-from data_layer.schemas.outcome import Outcome
+from data_layer.schemas.base import Outcome
 
 Item = TypeVar("Item")
 Item_contra = TypeVar("Item_contra", contravariant=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import deepcopy
+from enum import StrEnum
 from typing import Annotated, Any, ClassVar, NoReturn
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetPydanticSchema, ValidationError
@@ -126,3 +127,14 @@ def _frozen_schema(_: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
 
 JsonObject = Annotated[Mapping[str, Any], GetPydanticSchema(_frozen_schema)]
 """The type of a field that shows a JSON object."""
+
+
+class Outcome(StrEnum):
+    """How a transaction ended."""
+
+    COMMITTED = "committed"
+    ROLLED_BACK = "rolled_back"
+    READ_ONLY = "read_only"
+    """It has changed nothing, so that there was nothing to commit."""
+    UNKNOWN = "unknown"
+    """The connection broke while PostgreSQL was committing."""

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp
 
 from data_layer.api.app import create_app
 from data_layer.console import app as console
-from data_layer.hosted.router import make_router as make_hosted_router
+from data_layer.hosted.back_end import make_router as make_hosted_router
 from data_layer.layer import DataLayer
 from data_layer.server.served import Served
 

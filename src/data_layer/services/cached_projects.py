@@ -20,7 +20,7 @@ from data_layer.schemas.actors import Actor
 from data_layer.schemas.base import Value
 from data_layer.schemas.generations import GenerationView
 from data_layer.schemas.projects import ProjectFull
-from data_layer.services.acting import as_of_now
+from data_layer.services.permissions import as_of_now
 from data_layer.services.project_keys import owner_key, project_key
 
 CACHED_SECONDS = 60

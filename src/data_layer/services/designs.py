@@ -20,9 +20,8 @@ from data_layer.errors import (
 from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.designs import DesignSystemChanges, DesignSystemView
-from data_layer.services.acting import as_of_now
 from data_layer.services.arguments import checks_arguments
-from data_layer.services.permissions import Permission, is_allowed, require
+from data_layer.services.permissions import Permission, as_of_now, is_allowed, require
 
 MAXIMUM_SIZE = 128 * 1024
 """Largest content of a design system, in bytes of UTF-8: it becomes part of every prompt."""

@@ -24,9 +24,8 @@ from data_layer.observability.log import get_log
 from data_layer.repositories.unit_of_work import Transactions
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.statistics import FigureSample
-from data_layer.services.acting import as_of_now
 from data_layer.services.arguments import checks_arguments
-from data_layer.services.permissions import Permission, require
+from data_layer.services.permissions import Permission, as_of_now, require
 from data_layer.services.statistics import Statistics, StatisticsService
 
 log = get_log(__name__)

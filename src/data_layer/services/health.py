@@ -14,7 +14,7 @@ from data_layer.database.statements import named
 from data_layer.errors import DataLayerError
 from data_layer.observability.log import get_log
 from data_layer.repositories.unit_of_work import Transactions
-from data_layer.schemas.health import Health, HealthStatus, PartHealth
+from data_layer.schemas.operations import Health, HealthStatus, PartHealth
 
 log = get_log(__name__)
 Probe = Callable[[], Coroutine[Any, Any, None]]

@@ -25,8 +25,7 @@ from data_layer.repositories.audit_partitions import AuditPartitions, Month
 from data_layer.repositories.exports import has_ended
 from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
 from data_layer.schemas.actors import Actor
-from data_layer.schemas.maintenance import MaintenanceReport
-from data_layer.services.acting import as_of_now
+from data_layer.schemas.operations import MaintenanceReport
 from data_layer.services.api_keys.service import KEPT_AFTER_END
 from data_layer.services.arguments import checks_arguments
 from data_layer.services.files.cleanup import CleanupReport
@@ -34,7 +33,7 @@ from data_layer.services.files.maintenance import FileMaintenance
 from data_layer.services.generations import LiveStreams
 from data_layer.services.generations.bodies import CodeCheck, CodeCheckReport, pack_codes, remove_orphans
 from data_layer.services.generations.expiry import end_expired
-from data_layer.services.permissions import Permission, require
+from data_layer.services.permissions import Permission, as_of_now, require
 from data_layer.services.search import SearchIndex
 
 log = get_log(__name__)

@@ -15,9 +15,8 @@ from data_layer.repositories.unit_of_work import Transactions
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.doctor import Finding
 from data_layer.schemas.operations import LogLevel, LogLevelChange, OperatingState
-from data_layer.services.acting import as_of_now
 from data_layer.services.arguments import checks_arguments
-from data_layer.services.permissions import Permission, require
+from data_layer.services.permissions import Permission, as_of_now, require
 
 LONGEST_CHANGE = timedelta(days=7)
 """For how long a level of the log may be changed from here; with a shell it can be for ever."""

@@ -19,11 +19,10 @@ from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.projects import ProjectFull
 from data_layer.schemas.shares import NewShare, SharedPage, ShareView
-from data_layer.services.acting import as_of_now
 from data_layer.services.arguments import checks_arguments
 from data_layer.services.generations.copies import import_page
 from data_layer.services.page_images import live_page
-from data_layer.services.permissions import Permission, is_allowed, require
+from data_layer.services.permissions import Permission, as_of_now, is_allowed, require
 from data_layer.services.view_counts import ViewCounts
 
 MAXIMUM_NUMBER = 100

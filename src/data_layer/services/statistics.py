@@ -34,9 +34,8 @@ from data_layer.schemas.statistics import (
     PoolStatistics,
     ReplicaStatistics,
 )
-from data_layer.services.acting import as_of_now
 from data_layer.services.health import within
-from data_layer.services.permissions import Permission, require
+from data_layer.services.permissions import Permission, as_of_now, require
 from data_layer.settings.storage import StorageSettings
 
 Figures = TypeVar("Figures")

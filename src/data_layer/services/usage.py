@@ -25,9 +25,8 @@ from data_layer.errors import (
 from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.usage import BudgetView, NewUsage, Reservation, UsageEntryView, UsageGroup, UsageSum
-from data_layer.services.acting import as_of_now
 from data_layer.services.arguments import checks_arguments
-from data_layer.services.permissions import Permission, require
+from data_layer.services.permissions import Permission, as_of_now, require
 
 MOST_SUMS = 10_000
 """The most groups of one answer."""

@@ -1,14 +1,54 @@
-"""The settings of the service's processes: a part of ``Settings``."""
+"""The settings of where a process runs, what it serves and to the hosted application: parts of ``Settings``."""
 
 from __future__ import annotations
 
 import ipaddress
+from decimal import Decimal
+from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from data_layer.settings.part import SettingsPart
-from data_layer.settings.values import COMMA_SEPARATED, Origin, OwnHost, Port, Seconds, SecondsOrNever, split_list
+from data_layer.settings.values import (
+    ANY_CASE,
+    COMMA_SEPARATED,
+    Origin,
+    OwnHost,
+    Port,
+    Seconds,
+    SecondsOrNever,
+    split_list,
+)
+
+
+class Environment(StrEnum):
+    """Where the process runs; production refuses what is convenient elsewhere."""
+
+    DEVELOPMENT = "development"
+    TESTING = "testing"
+    STAGING = "staging"
+    PRODUCTION = "production"
+
+
+class GeneralSettings(SettingsPart):
+    """Where the process runs, and where it keeps what is its own."""
+
+    # General
+    environment: Annotated[Environment, ANY_CASE] = Field(
+        Environment.DEVELOPMENT,
+        description="Where this runs: development, testing, staging or production. NODE_ENV is read too.",
+    )
+    data_folder: Path = Field(
+        Path(".data-layer"), description="Folder of the embedded servers, used while no server of your own is set."
+    )
+
+    @property
+    def is_production(self) -> bool:
+        """Whether this is a production environment."""
+        return self.environment is Environment.PRODUCTION
+
 
 LEAST_SHARE = 2
 """Maintenance holds one connection, which carries its lock, while it works with another."""
@@ -115,3 +155,32 @@ class ServiceSettings(SettingsPart):
         needed, possible = self.workers * LEAST_SHARE, connections // LEAST_SHARE or 1
         problem = f"DB_MAX_CONNECTIONS ({connections}) is too small for {self.workers} WORKERS that share it"
         return [f"{problem}, of which each needs {LEAST_SHARE}; set it to {needed}, or WORKERS to {possible}"]
+
+
+class HostedSettings(SettingsPart):
+    """Whether the calls of the hosted application are answered, and what a generation may cost."""
+
+    # The hosted application
+    saas_api_secret: Annotated[SecretStr, Field(min_length=1)] | None = Field(
+        None,
+        description="Secret with which the back end of the hosted application calls this service; it is called "
+        "BACKEND_SAAS_API_SECRET there. With it, its calls are answered; needs OIDC_ACCEPT_BEARER.",
+    )
+    saas_reservation: Decimal = Field(
+        Decimal(1),
+        gt=0,
+        le=1000,
+        description="US dollars that are set aside of the budget of a person who begins to generate; those without a "
+        "budget spend any amount.",
+    )
+
+    @property
+    def is_enabled(self) -> bool:
+        """Whether the calls are answered."""
+        return self.saas_api_secret is not None
+
+    def signing_secrets(self) -> list[tuple[str, str]]:
+        """Return the secret with the name of its setting, if there is one."""
+        if self.saas_api_secret is None:
+            return []
+        return [("SAAS_API_SECRET", self.saas_api_secret.get_secret_value())]

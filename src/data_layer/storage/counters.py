@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from data_layer.errors import DataLayerError, FileNotFoundInStorageError
-from data_layer.observability.metrics.durations import Durations
+from data_layer.observability.metrics.counters import Durations
 from data_layer.storage.port import (
     FileContent,
     HashedBytes,

@@ -1,12 +1,16 @@
-"""Answers that are made while they are sent, such as files and exports."""
+"""Answers that are made while they are sent: files, exports, and work that shows every second how far it is."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
+from typing import Generic, TypeVar
 
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
+
+from data_layer.concurrency import cancel_and_wait
 
 
 class GeneratedResponse(StreamingResponse):
@@ -68,3 +72,39 @@ async def _following(first: bytes, pieces: AsyncGenerator[bytes]) -> AsyncGenera
 async def _nothing() -> AsyncGenerator[bytes]:
     return
     yield
+
+
+Result = TypeVar("Result")
+_SECONDS = 1.0
+
+HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
+"""For an answer that is sent bit by bit: neither nginx nor our own compression may hold it back."""
+
+
+class Running(Generic[Result]):
+    """Work that has begun.
+
+    Args:
+        work: begins it.
+        name: of its task.
+    """
+
+    def __init__(self, work: Callable[[], Awaitable[Result]], name: str) -> None:
+        async def run() -> Result:
+            return await work()
+
+        self._task = asyncio.create_task(run(), name=name)
+
+    async def seconds(self) -> AsyncGenerator[None]:
+        """Yield once a second until the work has ended, however it ended. Closing this earlier ends the work."""
+        try:
+            while not self._task.done():
+                await asyncio.wait([self._task], timeout=_SECONDS)
+                if not self._task.done():
+                    yield
+        finally:
+            await cancel_and_wait(self._task)
+
+    def result(self) -> Result:
+        """Return what came of it; raise what it raised."""
+        return self._task.result()

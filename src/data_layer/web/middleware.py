@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from data_layer.context import new_correlation_id, request_context, set_patience
 from data_layer.observability.log import get_log
-from data_layer.observability.metrics.families import UNMATCHED, HttpCounters
+from data_layer.observability.metrics.counters import UNMATCHED, HttpCounters
 from data_layer.observability.tracing.current import current_traceparent
 from data_layer.services.rate_limits import RateLimiter
 from data_layer.services.shares import SHARE_PATH

@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_layer.errors import InvalidUrlError
-from data_layer.services.fetching.addresses import parse_address
-from data_layer.services.fetching.urls import Url, parse_url
+from data_layer.services.fetching.urls import Url, parse_address, parse_url
 
 PORTS = (80, 443)
 

@@ -19,7 +19,7 @@ from data_layer.cache.errors import (
     is_demotion,
     translate,
 )
-from data_layer.observability.metrics.durations import Durations
+from data_layer.observability.metrics.counters import Durations
 
 OnPush = Callable[[list[Any]], None]
 

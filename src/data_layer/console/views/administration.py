@@ -21,8 +21,7 @@ from data_layer.errors import ConflictError, InvalidValueError, NotFoundError
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.audit import AuditFilter, AuditView, ExportFormat
 from data_layer.schemas.doctor import Finding, Outcome
-from data_layer.schemas.maintenance import MaintenanceReport
-from data_layer.schemas.operations import LogLevel
+from data_layer.schemas.operations import LogLevel, MaintenanceReport
 from data_layer.schemas.statistics import FileUsage
 from data_layer.schemas.usage import UsageGroup
 from data_layer.schemas.users import UserAdmin

@@ -19,8 +19,7 @@ from prometheus_client.registry import Collector
 
 from data_layer.errors import InvalidValueError
 from data_layer.observability.log import get_log
-from data_layer.observability.metrics.durations import DURATION_LIMITS
-from data_layer.observability.metrics.families import HttpCounters
+from data_layer.observability.metrics.counters import DURATION_LIMITS, HttpCounters
 from data_layer.observability.metrics.snapshots import GAUGES_THAT_ARE_NOT_SUMS, AcrossWorkers, Snapshot, take
 
 Labels = Mapping[str, Iterable[str]]

@@ -8,6 +8,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from data_layer.services.accounts.administration import Administration
 from data_layer.services.accounts.confirmations import Confirmations
+from data_layer.services.accounts.dependencies import AccountDependencies, MailedTokens
 from data_layer.services.accounts.factors import Factors
 from data_layer.services.accounts.identities import ExternalIdentities, ExternalLogin
 from data_layer.services.accounts.login import Login
@@ -18,7 +19,6 @@ from data_layer.services.accounts.profiles import Profiles
 from data_layer.services.accounts.registration import Registered, Registration, RegistrationRequest, VerifiedAddress
 from data_layer.services.accounts.second_factors import SecondFactors
 from data_layer.services.accounts.throttle import LoginAttempts, LoginThrottle
-from data_layer.services.accounts.tools import AccountDependencies, MailedTokens
 from data_layer.services.arguments import checks_arguments
 
 Parameters = ParamSpec("Parameters")

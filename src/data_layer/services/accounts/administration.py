@@ -15,8 +15,7 @@ from data_layer.repositories.unit_of_work import UnitOfWork
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.users import UserAdmin
 from data_layer.services.accounts.addresses import login_name
-from data_layer.services.accounts.throttle import LoginThrottle
-from data_layer.services.accounts.tools import (
+from data_layer.services.accounts.dependencies import (
     AccountDependencies,
     admin_entry,
     load_authorized,
@@ -24,6 +23,7 @@ from data_layer.services.accounts.tools import (
     reauthorize,
     require_unchanged,
 )
+from data_layer.services.accounts.throttle import LoginThrottle
 from data_layer.services.permissions import Permission, require
 from data_layer.services.project_keys import owner_key
 

@@ -17,9 +17,9 @@ from data_layer.repositories.unit_of_work import UnitOfWork
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.factors import FactorProof
 from data_layer.services.accounts.challenges import CONFIRM
+from data_layer.services.accounts.dependencies import AccountDependencies, check_password_is, load_authorized
 from data_layer.services.accounts.second_factors import SecondFactors
 from data_layer.services.accounts.throttle import Attempt, LoginAttempts
-from data_layer.services.accounts.tools import AccountDependencies, check_password_is, load_authorized
 from data_layer.services.permissions import Permission
 
 

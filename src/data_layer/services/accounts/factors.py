@@ -36,15 +36,15 @@ from data_layer.schemas.factors import (
 from data_layer.services.accounts import passkeys, totp
 from data_layer.services.accounts.challenges import ADD_PASSKEY, CONFIRM, LIFETIME
 from data_layer.services.accounts.confirmations import Confirmations
-from data_layer.services.accounts.passkeys import refused
-from data_layer.services.accounts.second_factors import SecondFactors, hash_code, new_codes
-from data_layer.services.accounts.throttle import LoginAttempts
-from data_layer.services.accounts.tools import (
+from data_layer.services.accounts.dependencies import (
     AccountDependencies,
     admin_entry,
     load_authorized,
     own_entry,
 )
+from data_layer.services.accounts.passkeys import refused
+from data_layer.services.accounts.second_factors import SecondFactors, hash_code, new_codes
+from data_layer.services.accounts.throttle import LoginAttempts
 from data_layer.services.permissions import Permission
 
 MOST_FACTORS = 20

@@ -32,9 +32,7 @@ from data_layer.schemas.sessions import NewSession
 from data_layer.schemas.users import ExternalIdentity, IdentityView, LoginMethods, UserFull, check_avatar
 from data_layer.services.accounts.addresses import deliverable_email, placeholder_email
 from data_layer.services.accounts.confirmations import Confirmations
-from data_layer.services.accounts.login import check_texts, record_login
-from data_layer.services.accounts.throttle import record_failed_login
-from data_layer.services.accounts.tools import (
+from data_layer.services.accounts.dependencies import (
     IDENTITY_COLUMNS,
     AccountDependencies,
     changed,
@@ -44,6 +42,8 @@ from data_layer.services.accounts.tools import (
     require_usable,
     take_from_strangers,
 )
+from data_layer.services.accounts.login import check_texts, record_login
+from data_layer.services.accounts.throttle import record_failed_login
 from data_layer.services.permissions import Permission
 
 Begin = Callable[[UnitOfWork, UUID], Awaitable[NewSession]]

@@ -21,6 +21,13 @@ from data_layer.schemas.users import UserFull
 from data_layer.services.accounts import passkeys
 from data_layer.services.accounts.addresses import login_name
 from data_layer.services.accounts.challenges import LIFETIME, LOG_IN, invalid_challenge
+from data_layer.services.accounts.dependencies import (
+    AccountDependencies,
+    changed,
+    check_usable,
+    own_entry,
+    require_usable,
+)
 from data_layer.services.accounts.second_factors import SecondFactors
 from data_layer.services.accounts.throttle import (
     Attempt,
@@ -29,7 +36,6 @@ from data_layer.services.accounts.throttle import (
     record_failed_login,
     wrong_credentials,
 )
-from data_layer.services.accounts.tools import AccountDependencies, changed, check_usable, own_entry, require_usable
 
 _LONGEST_TEXT = 255
 _WITH_PASSWORD = {

@@ -14,9 +14,7 @@ from data_layer.repositories.unit_of_work import UnitOfWork
 from data_layer.schemas.actors import ANONYMOUS, Actor
 from data_layer.schemas.users import UserAdmin, UserFull
 from data_layer.services.accounts.addresses import login_name
-from data_layer.services.accounts.one_time_tokens import OneTimeToken, Purpose, invalid_token
-from data_layer.services.accounts.throttle import LoginAttempts, LoginThrottle
-from data_layer.services.accounts.tools import (
+from data_layer.services.accounts.dependencies import (
     AccountDependencies,
     MailedTokens,
     admin_entry,
@@ -30,6 +28,8 @@ from data_layer.services.accounts.tools import (
     take_from_strangers,
     was_mailed_lately,
 )
+from data_layer.services.accounts.one_time_tokens import OneTimeToken, Purpose, invalid_token
+from data_layer.services.accounts.throttle import LoginAttempts, LoginThrottle
 from data_layer.services.permissions import Permission
 
 log = get_log(__name__)

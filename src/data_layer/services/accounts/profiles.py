@@ -19,8 +19,7 @@ from data_layer.schemas.actors import Actor
 from data_layer.schemas.factors import FactorProof
 from data_layer.schemas.users import ProfileChanges, UserFull, UserPublic
 from data_layer.services.accounts.confirmations import Confirmations
-from data_layer.services.accounts.throttle import LoginThrottle
-from data_layer.services.accounts.tools import (
+from data_layer.services.accounts.dependencies import (
     AccountDependencies,
     admin_entry,
     changed,
@@ -28,8 +27,8 @@ from data_layer.services.accounts.tools import (
     own_entry,
     require_unchanged,
 )
-from data_layer.services.acting import acting_account_inactive
-from data_layer.services.permissions import Permission, require
+from data_layer.services.accounts.throttle import LoginThrottle
+from data_layer.services.permissions import Permission, acting_account_inactive, require
 from data_layer.services.project_keys import owner_key, project_key
 
 log = get_log(__name__)

@@ -15,9 +15,7 @@ from data_layer.repositories.unit_of_work import UnitOfWork
 from data_layer.schemas.actors import ANONYMOUS, Actor
 from data_layer.schemas.users import UserFull
 from data_layer.services.accounts.addresses import deliverable_email, login_name
-from data_layer.services.accounts.one_time_tokens import OneTimeToken, Purpose, false_proof, owner_of, registrant_proof
-from data_layer.services.accounts.throttle import LoginThrottle
-from data_layer.services.accounts.tools import (
+from data_layer.services.accounts.dependencies import (
     AccountDependencies,
     MailedTokens,
     admin_entry,
@@ -29,6 +27,8 @@ from data_layer.services.accounts.tools import (
     take_from_strangers,
     was_mailed_lately,
 )
+from data_layer.services.accounts.one_time_tokens import OneTimeToken, Purpose, false_proof, owner_of, registrant_proof
+from data_layer.services.accounts.throttle import LoginThrottle
 from data_layer.services.permissions import Permission, require
 
 

@@ -60,8 +60,8 @@ from data_layer.repositories.unit_of_work import UnitOfWork
 from data_layer.repositories.users import Credentials
 from data_layer.schemas.factors import FactorProof
 from data_layer.services.accounts.addresses import network_of
+from data_layer.services.accounts.dependencies import AccountDependencies
 from data_layer.services.accounts.second_factors import kind_of
-from data_layer.services.accounts.tools import AccountDependencies
 from data_layer.services.audit.service import AuditService
 
 log = get_log(__name__)

@@ -17,12 +17,10 @@ from data_layer.repositories.repository import MAXIMUM_PAGE
 from data_layer.repositories.unit_of_work import Transactions
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.api_keys import ActiveApiKey, ApiKeyView, NewApiKey
-from data_layer.services.accounts.tools import own_entry
-from data_layer.services.acting import as_of_now
-from data_layer.services.api_keys.uses import KeyUses
-from data_layer.services.api_keys.validation import PREFIX, ApiKeyValidator, hash_key
+from data_layer.services.accounts.dependencies import own_entry
+from data_layer.services.api_keys.validation import PREFIX, ApiKeyValidator, KeyUses, hash_key
 from data_layer.services.arguments import checks_arguments
-from data_layer.services.permissions import Permission, is_allowed, require
+from data_layer.services.permissions import Permission, as_of_now, is_allowed, require
 from data_layer.services.sessions import SessionCopies, SessionService
 from data_layer.services.sessions.hashing import make_token
 

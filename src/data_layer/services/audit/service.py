@@ -16,12 +16,11 @@ from data_layer.errors import InvalidValueError
 from data_layer.repositories.unit_of_work import Transactions
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.audit import AuditBufferStatistics, AuditFilter, AuditPage, AuditSecure, AuditView, ExportFormat
-from data_layer.services.acting import as_of_now
 from data_layer.services.arguments import checks_arguments
 from data_layer.services.audit.buffer import AuditBuffer
 from data_layer.services.audit.recording import EventFields, make_row
 from data_layer.services.csv_text import csv_bytes, csv_cell, json_bytes
-from data_layer.services.permissions import Permission, require
+from data_layer.services.permissions import Permission, as_of_now, require
 
 _LENGTH = 16 + 8
 

@@ -33,7 +33,7 @@ from data_layer.services.doctor.checks import (
     unknown_location,
     warning,
 )
-from data_layer.settings.general import Environment
+from data_layer.settings.service import Environment
 from data_layer.settings.storage import StorageSettings
 from data_layer.storage.local.inspection import FolderFacts, read_folder, try_to_write
 from data_layer.storage.object_store.adapter import ObjectStorage

@@ -16,12 +16,11 @@ from data_layer.repositories.stored_objects import ObjectRecord
 from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.exports import ExportView
-from data_layer.services.accounts.tools import load_authorized
-from data_layer.services.acting import as_of_now
+from data_layer.services.accounts.dependencies import load_authorized
 from data_layer.services.arguments import checks_arguments
 from data_layer.services.exports.worker import ExportWorker, export_entry
 from data_layer.services.files.backends import StorageBackends, headers_of, require_size
-from data_layer.services.permissions import Permission, is_allowed, require
+from data_layer.services.permissions import Permission, as_of_now, is_allowed, require
 from data_layer.storage import OpenFile, SignedUrl
 from data_layer.storage.validation import content_disposition
 

@@ -9,14 +9,6 @@ from contextlib import aclosing, asynccontextmanager, suppress
 from functools import cached_property
 
 from data_layer.errors import FetchAddressError, FetchError, FetchTimeoutError, FileTooLargeError, InvalidUrlError
-from data_layer.services.fetching.addresses import (
-    AddressPolicy,
-    IPAddress,
-    Resolve,
-    SystemResolver,
-    is_public,
-    parse_address,
-)
 from data_layer.services.fetching.http import (
     HEAD_LIMIT,
     Head,
@@ -26,7 +18,16 @@ from data_layer.services.fetching.http import (
     read_head,
     request,
 )
-from data_layer.services.fetching.urls import Url, parse_url
+from data_layer.services.fetching.urls import (
+    AddressPolicy,
+    IPAddress,
+    Resolve,
+    SystemResolver,
+    Url,
+    is_public,
+    parse_address,
+    parse_url,
+)
 
 _OK = 200
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})

@@ -11,7 +11,6 @@ from data_layer.errors import ConfigurationError
 from data_layer.repositories.unit_of_work import Transactions
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.files import StorageUsage
-from data_layer.services.acting import as_of_now
 from data_layer.services.arguments import checks_arguments
 from data_layer.services.files.backends import StorageBackends
 from data_layer.services.files.check import CheckReport, FileCheck, FileRepair
@@ -19,7 +18,7 @@ from data_layer.services.files.cleanup import CleanupReport, FileCleanup
 from data_layer.services.files.migration import FileMigration, MigrationReport
 from data_layer.services.files.removal import FileRemoval
 from data_layer.services.files.thumbnails import ThumbnailMaker
-from data_layer.services.permissions import Permission, require
+from data_layer.services.permissions import Permission, as_of_now, require
 
 SAFETY_AGE = timedelta(hours=24)
 """How long something must have been useless before it is removed."""

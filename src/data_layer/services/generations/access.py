@@ -14,8 +14,7 @@ from data_layer.repositories.unit_of_work import UnitOfWork
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.codes import GeneratedCodeSummary
 from data_layer.schemas.generations import GenerationRow, GenerationView
-from data_layer.services.acting import as_of_now, reading_entry
-from data_layer.services.permissions import Permission, is_allowed
+from data_layer.services.permissions import Permission, as_of_now, is_allowed, reading_entry
 
 _FOR_A_REASON = {
     Permission.READ_CODE: Permission.READ_CODE_FOR_A_REASON,

@@ -16,10 +16,9 @@ from data_layer.repositories.repository import check_limit, check_number
 from data_layer.repositories.unit_of_work import UnitOfWork
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.generations import GenerationPage, ShownGeneration, ShownVariant
-from data_layer.services.acting import as_of_now
 from data_layer.services.generations.recording import Recording
 from data_layer.services.page_images import PageImages
-from data_layer.services.permissions import Permission, require
+from data_layer.services.permissions import Permission, as_of_now, require
 from data_layer.services.project_keys import keys_of_project, project_key
 from data_layer.services.project_moves import move_project
 

@@ -43,7 +43,6 @@ from data_layer.schemas.actors import Actor
 from data_layer.schemas.files import Attachment, FileView
 from data_layer.schemas.generations import GenerationView, VariantModel
 from data_layer.schemas.lineage import EarlierTurn, ParentVariant, ReceivedGeneration, ReceivedVariant
-from data_layer.services.acting import as_of_now
 from data_layer.services.audit.recording import make_row
 from data_layer.services.files.backends import PUBLIC_PATH
 from data_layer.services.files.ingest import SaveRequest, new_reference
@@ -58,7 +57,7 @@ from data_layer.services.generations.streams import MAXIMUM_CODE, checked_event
 from data_layer.services.generations.text import encoded, storable
 from data_layer.services.image_files import describe_file, new_image_entry, new_image_row, show_screenshot
 from data_layer.services.page_images import hold_images, names_kept_here
-from data_layer.services.permissions import Permission, require
+from data_layer.services.permissions import Permission, as_of_now, require
 from data_layer.services.project_keys import keys_of_project
 
 _LONGEST_NAME = 80

@@ -16,12 +16,11 @@ from data_layer.repositories.mails import ClaimedMail
 from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.mails import MailView
-from data_layer.services.acting import as_of_now
 from data_layer.services.arguments import checks_arguments
 from data_layer.services.mails.delivery import KINDS_WITH_TOKEN, LetterWriter, MailDelivery
 from data_layer.services.mails.queue import MailQueue
 from data_layer.services.mails.transport import MailTransport
-from data_layer.services.permissions import Permission, require
+from data_layer.services.permissions import Permission, as_of_now, require
 
 log = get_log(__name__)
 

@@ -25,9 +25,8 @@ from data_layer.errors import (
     IssuerError,
     UnverifiedIdentityError,
 )
-from data_layer.repositories.identities import IdentifiedAccount, subject_key
 from data_layer.repositories.unit_of_work import Transactions
-from data_layer.repositories.users import standing_key
+from data_layer.repositories.users import IdentifiedAccount, standing_key, subject_key
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.base import Value
 from data_layer.services.accounts import AccountService

@@ -35,14 +35,13 @@ from data_layer.schemas.projects import (
     ProjectSummary,
 )
 from data_layer.schemas.search import SearchPage
-from data_layer.services.acting import as_of_now, reading_entry
 from data_layer.services.arguments import checks_arguments
 from data_layer.services.cached_projects import CachedProjects
 from data_layer.services.generations.access import open_project
 from data_layer.services.generations.copies import copy_version, copy_with_history
 from data_layer.services.generations.versions import code_at, require_complete
 from data_layer.services.image_files import ImageFiles, ImageSource, show_screenshot
-from data_layer.services.permissions import Permission, is_allowed, require
+from data_layer.services.permissions import Permission, as_of_now, is_allowed, reading_entry, require
 from data_layer.services.project_keys import keys_of_project
 from data_layer.services.project_moves import move_project
 from data_layer.services.projects.cursors import decode_cursor, encode_cursor

@@ -29,9 +29,8 @@ from data_layer.errors import DataLayerError, MissingReferenceError, ValueTooLon
 from data_layer.observability.log import get_log
 from data_layer.repositories.project_search import IndexedTexts, IndexState, PageSize
 from data_layer.repositories.unit_of_work import Transactions
-from data_layer.services.search.languages import dictionary_of
 from data_layer.services.search.page_text import LONGEST_TEXT, visible_text
-from data_layer.services.search.words import cut, exact_lexeme, is_alone, words_of
+from data_layer.services.search.words import cut, dictionary_of, exact_lexeme, is_alone, words_of
 
 log = get_log(__name__)
 

@@ -23,8 +23,8 @@ from data_layer.schemas.projects import ProjectPublic, ProjectSummary
 from data_layer.schemas.search import ProjectHit, SearchedField, SearchPage
 from data_layer.services.search.highlights import Texts, candidates, highlights_of
 from data_layer.services.search.index import SearchIndex
-from data_layer.services.search.languages import dictionaries, dictionary_of
 from data_layer.services.search.query import LONGEST_QUERY, Query, parse_query
+from data_layer.services.search.words import dictionaries, dictionary_of
 
 log = get_log(__name__)
 

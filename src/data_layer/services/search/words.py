@@ -3,15 +3,15 @@
 PostgreSQL's own parser takes parts of a text for addresses, paths and tags, lower-cases by the locale of the database
 and knows no words in scripts that are written without blanks. So it gets nothing but what comes from here: words in
 lower case with blanks between them. In scripts without blanks each character is a word; several in a row are looked for
-in that order.
+in that order. Words of people's languages go through the dictionaries of PostgreSQL.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 LONGEST_WORD = 200
 """Characters of a word that count. PostgreSQL has room for 2046 bytes, and lower case may take more of them."""
@@ -66,3 +66,52 @@ def exact_lexeme(word: str) -> str:
 def cut(text: str, size: int) -> str:
     """The beginning of a text that has at most ``size`` bytes in UTF-8."""
     return text if len(text) * 4 <= size else text.encode()[:size].decode(errors="ignore")
+
+
+ENGLISH = "english"
+"""Indexed and looked for in everything, because pages are often in English, whatever language their owner speaks."""
+
+_DICTIONARIES = {
+    "ar": "arabic",
+    "ca": "catalan",
+    "da": "danish",
+    "de": "german",
+    "el": "greek",
+    "es": "spanish",
+    "eu": "basque",
+    "fi": "finnish",
+    "fr": "french",
+    "ga": "irish",
+    "hi": "hindi",
+    "hu": "hungarian",
+    "hy": "armenian",
+    "id": "indonesian",
+    "it": "italian",
+    "lt": "lithuanian",
+    "nb": "norwegian",
+    "ne": "nepali",
+    "nl": "dutch",
+    "nn": "norwegian",
+    "no": "norwegian",
+    "pt": "portuguese",
+    "ro": "romanian",
+    "ru": "russian",
+    "sr": "serbian",
+    "sv": "swedish",
+    "ta": "tamil",
+    "tr": "turkish",
+    "yi": "yiddish",
+}
+
+
+def dictionary_of(preferences: Mapping[str, Any]) -> str | None:
+    """The dictionary for a person who prefers a language, such as ``de`` or ``pt-BR``; None for English and others."""
+    language = preferences.get("language")
+    if not isinstance(language, str):
+        return None
+    return _DICTIONARIES.get(language.replace("_", "-").partition("-")[0].lower())
+
+
+def dictionaries(own: str | None) -> list[str]:
+    """Those that a person's words are looked up in."""
+    return [ENGLISH] if own is None else [ENGLISH, own]

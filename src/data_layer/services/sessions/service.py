@@ -23,9 +23,8 @@ from data_layer.repositories.sessions import Lifetime
 from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.sessions import ActiveSession, GeoLocation, NewSession, SessionAdmin, SessionData, SessionSecure
-from data_layer.services.acting import as_of_now
 from data_layer.services.arguments import checks_arguments
-from data_layer.services.permissions import Permission, is_allowed, require
+from data_layer.services.permissions import Permission, as_of_now, is_allowed, require
 from data_layer.services.sessions.activity import Activity
 from data_layer.services.sessions.change_stream import ChangeStream
 from data_layer.services.sessions.copies import SessionCopies

@@ -40,7 +40,7 @@ from data_layer.schemas.files import FileView
 from data_layer.schemas.projects import ProjectFilter, ProjectSummary
 from data_layer.schemas.shares import ShareView
 from data_layer.services.accounts import AccountService
-from data_layer.services.accounts.tools import load_authorized
+from data_layer.services.accounts.dependencies import load_authorized
 from data_layer.services.api_keys import ApiKeyService
 from data_layer.services.arguments import checks_arguments
 from data_layer.services.audit.service import AuditService

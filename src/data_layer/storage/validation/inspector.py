@@ -27,7 +27,7 @@ from data_layer.errors import (
     PolyglotFileError,
 )
 from data_layer.extras import require_extra
-from data_layer.settings.files import FileSettings
+from data_layer.settings.storage import FileSettings
 from data_layer.storage.validation.received import FileLimits, InspectedFile, ReceivedFile, Thumbnail
 from data_layer.storage.validation.svg import check_svg
 

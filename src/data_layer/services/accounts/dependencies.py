@@ -38,10 +38,9 @@ from data_layer.services.accounts.one_time_tokens import (
 )
 from data_layer.services.accounts.passkeys import PasskeySite
 from data_layer.services.accounts.passwords import PasswordHasher, check_new_password
-from data_layer.services.acting import as_of_now
 from data_layer.services.audit.service import AuditService
 from data_layer.services.mails.queue import MailQueue
-from data_layer.services.permissions import Permission, require
+from data_layer.services.permissions import Permission, as_of_now, require
 from data_layer.services.sessions import SessionService
 from data_layer.services.tokens import TokenService
 from data_layer.settings.security import SecuritySettings
