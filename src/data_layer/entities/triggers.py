@@ -18,6 +18,9 @@ SESSION_CHANNEL = "data_layer_session_changed"
 APPEND_RULE = "audit_logs_append_only"
 USAGE_RULE = "usage_entries_append_only"
 _WHITE_SPACE = "E'{}'".format("".join(f"\\u{ord(character):04x}" for character in sorted(WHITE_SPACE)))
+_WHITE_BYTES = "'\\x{}'".format(
+    "".join(f"{ord(character):02x}" for character in sorted(WHITE_SPACE) if character.isascii())
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +188,8 @@ HASH_CODE = Function(
     "hash_code",
     f"""
 DECLARE
-    trimmed text;
+    encoded bytea;
+    trimmed bytea;
 BEGIN
     IF NEW.lease_until IS NOT NULL OR NEW.code IS NULL THEN
         RETURN NEW;
@@ -193,16 +197,23 @@ BEGIN
     IF TG_OP = 'UPDATE' AND NEW.code = OLD.code AND NEW.code_hash IS NOT NULL THEN
         RETURN NEW;
     END IF;
-    trimmed := btrim(NEW.code, {_WHITE_SPACE});
-    IF trimmed = '' THEN
+    encoded := convert_to(NEW.code, 'UTF8');
+    -- Trimming a text looks at all of its characters, trimming bytes at its ends only. A byte below 128 is a character.
+    trimmed := btrim(encoded, {_WHITE_BYTES});
+    IF octet_length(trimmed) > 0
+        AND (get_byte(trimmed, 0) > 127 OR get_byte(trimmed, octet_length(trimmed) - 1) > 127)
+    THEN
+        trimmed := convert_to(btrim(NEW.code, {_WHITE_SPACE}), 'UTF8');
+    END IF;
+    IF octet_length(trimmed) = 0 THEN
         NEW.code_hash := NULL;
         NEW.trimmed_hash := NULL;
         RETURN NEW;
     END IF;
-    NEW.code_hash := sha256(convert_to(NEW.code, 'UTF8'));
+    NEW.code_hash := sha256(encoded);
     NEW.trimmed_hash := CASE octet_length(trimmed)
-        WHEN octet_length(NEW.code) THEN NEW.code_hash
-        ELSE sha256(convert_to(trimmed, 'UTF8'))
+        WHEN octet_length(encoded) THEN NEW.code_hash
+        ELSE sha256(trimmed)
     END;
     RETURN NEW;
 END
