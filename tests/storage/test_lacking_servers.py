@@ -271,23 +271,30 @@ async def test_the_making_of_a_bucket_on_rclone(rclone_server: RcloneServer, buc
     await storage.close()
 
 
+LONG_LISTING = [f"key-{number:04}" for number in range(2001)]
+"""Three pages."""
+
+
+@pytest.fixture(scope="module")
+def long_bucket(moto_server: MotoServer) -> str:
+    moto_server.make_bucket("long")
+    for key in LONG_LISTING:
+        moto_server.client.put_object(Bucket="long", Key=key, Body=b"")
+    return "long"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("quirk", ["no token", "old only", "mark ignored"])
 async def test_a_long_listing_is_whole_whatever_the_server_says_of_its_end(
-    proxy: S3Proxy, moto_server: MotoServer, bucket: str, quirk: str
+    proxy: S3Proxy, moto_server: MotoServer, long_bucket: str, quirk: str
 ) -> None:
-    moto_server.make_bucket(bucket)
-    async with opened(proxy, moto_server, bucket) as storage:
-        expected = sorted(f"key-{number:04}" for number in range(2300))
-        await asyncio.to_thread(
-            lambda: [moto_server.client.put_object(Bucket=bucket, Key=key, Body=b"") for key in expected]
-        )
+    async with opened(proxy, moto_server, long_bucket) as storage:
         if quirk == "old only":
             proxy.refuse("list", 501, "NotImplemented")
         else:
             proxy.spoil_listings(ignore_marks=quirk == "mark ignored")
-        assert [file.key async for file in storage.list()] == expected
-        assert (await storage.statistics()).file_count == 2300
+        assert [file.key async for file in storage.list()] == LONG_LISTING
+        assert (await storage.statistics()).file_count == len(LONG_LISTING)
 
 
 ODD_KEYS = ["a//b", "a/../b", "t\tb", "/lead", "trail/", "x\x01y", "./x", ".hidden", "\uffff", "b/" * 300 + "c", "a\\b"]

@@ -23,7 +23,6 @@ from data_layer.storage.validation import FileLimits, Inspector, receive
 from tests.file_content import encoded
 from tests.storage.validation.pictures import chunk, header, png_of, riff, vp8x, webp_of, webp_parts
 
-AT_ONCE = 2
 IMAGES = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
 
 
@@ -111,10 +110,10 @@ async def inspect_all(files: list[Path]) -> dict[str, str]:
             except InvalidFileError as error:
                 return type(error).__name__
 
-    ended = await asyncio.gather(*(inspect(file) for file in files for _ in range(AT_ONCE)))
+    ended = await asyncio.gather(*(inspect(file) for file in files))
     await inspector.close()
     await threads.close()
-    return {file.name: ended[AT_ONCE * number] for number, file in enumerate(files)}
+    return {file.name: end for file, end in zip(files, ended, strict=True)}
 
 
 def warm_up() -> None:
