@@ -30,7 +30,7 @@ pytestmark = pytest.mark.slow
 CLIENTS = 6
 FOLLOWERS = 6
 PAUSE = 0.1  # Some requests are under way at every moment, and the replicas can start beside them.
-COMMANDS = ("start", "start --workers 2", "start")
+COMMANDS = ("start", "start --workers 2")
 
 
 class Load:

@@ -24,7 +24,7 @@ SETTINGS = {
 
 @pytest.mark.timeout(600)
 async def test_nothing_wrong_is_seen_and_nothing_is_lost_while_servers_fail() -> None:
-    outcome = await run(Plan(seconds=19, replicas=2, bound=LONG, allowance=PATIENCE, overrides=SETTINGS))
+    outcome = await run(Plan(seconds=13, replicas=2, bound=LONG, allowance=PATIENCE, overrides=SETTINGS))
     assert {promise: violations for promise, violations in outcome.violations.items() if violations} == {}
     for kind in ("save", "save at once", "read", "begin", "validate", "upload"):
         assert outcome.operations[kind]["done"] > 3, "the load was too small to prove anything"
