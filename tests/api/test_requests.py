@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import get_args
+import threading
+from typing import Any, get_args
 
 import httpx
 import pytest
@@ -162,6 +163,30 @@ async def test_the_documentation(client: httpx.AsyncClient) -> None:
         f"#/components/{kind}/{name}" for kind in ("schemas", "headers", "responses") for name in components[kind]
     }
     assert set(description["paths"]["/health"]["get"]["responses"]) == {"200", "503"}
+
+
+async def test_other_requests_go_on_while_the_description_is_made_which_is_once(data: DataLayer) -> None:
+    app = create_app(data)
+    describe, made, began, may_end = app.openapi, [], threading.Event(), threading.Event()
+
+    def describe_slowly() -> dict[str, Any]:
+        made.append(1)
+        began.set()
+        assert may_end.wait(60)
+        return describe()
+
+    app.openapi = describe_slowly  # type: ignore[method-assign]  # As FastAPI documents it.
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service") as client:
+        asking = [asyncio.create_task(client.get(path)) for path in ("/openapi.json", "/docs", "/openapi.json")]
+        try:
+            assert await asyncio.to_thread(began.wait, 60)
+            asking[0].cancel()
+            assert (await client.get("/livez")).status_code == 200
+        finally:
+            may_end.set()
+        assert [answer.status_code for answer in await asyncio.gather(*asking[1:])] == [200, 200]
+        assert (await client.get("/openapi.json")).json() == app.openapi_schema
+    assert len(made) == 1
 
 
 async def test_the_documentation_can_be_turned_off(data: DataLayer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,7 @@ from data_layer.api import (
     usage,
     variants,
 )
+from data_layer.concurrency import SingleFlight
 from data_layer.layer import DataLayer
 from data_layer.services.rate_limits import RequestLimiter
 from data_layer.web.authentication import People
@@ -87,7 +88,7 @@ def create_app(data: DataLayer, faces: Iterable[APIRouter] = ()) -> FastAPI:
         # FastAPI's pages load scripts from a CDN; ours is in ``documentation``.
         docs_url=None,
         redoc_url=None,
-        openapi_url="/openapi.json" if data.settings.service.enable_docs else None,
+        openapi_url=None,
         # Such a redirect would name whatever host the client sent.
         redirect_slashes=False,
         # Not by include_router, which makes each of them a second time.
@@ -104,6 +105,7 @@ def create_app(data: DataLayer, faces: Iterable[APIRouter] = ()) -> FastAPI:
     app.people = People(data, limiter, rates, origins_with_cookies(settings.service))
     app.state.data = data
     app.state.probe = health.SharedProbe(data.health)
+    app.state.description = SingleFlight("describe")
     app.openapi = partial(documentation.describe, app)  # type: ignore[method-assign]
 
     app.router.middleware_stack = RouteIndex(app.router)

@@ -5,16 +5,20 @@ It stands on the origin of the session cookie, where whatever a script of somebo
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
+from functools import partial
 from html import escape
 from typing import Any
 
-from fastapi import APIRouter, FastAPI, Request
+import orjson
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from data_layer.api.examples import add_examples
 from data_layer.api.response_headers import add_headers
+from data_layer.concurrency import SingleFlight
 from data_layer.web.authentication import COOKIE
 from data_layer.web.errors import PROBLEM, Problem, described, title_of
 
@@ -112,11 +116,26 @@ async def go_to_documentation() -> RedirectResponse:
     return RedirectResponse("/docs")
 
 
+async def _description(request: Request) -> dict[str, Any]:
+    """The description, made in a thread: that takes most of a second, in which other requests go on."""
+    app: FastAPI = request.app
+    if app.openapi_schema is not None:
+        return app.openapi_schema
+    making: SingleFlight[str, dict[str, Any]] = app.state.description
+    return await making.run("", partial(asyncio.to_thread, app.openapi))
+
+
+@router.get("/openapi.json")
+async def show_description(request: Request) -> Response:
+    """The description of the application (OpenAPI), for tools."""
+    return Response(orjson.dumps(await _description(request)), media_type="application/json")
+
+
 @router.get("/docs")
 async def show_documentation(request: Request) -> HTMLResponse:
     """The calls of the application as a table; the whole description is at /openapi.json, for tools."""
     app: FastAPI = request.app
-    description = app.openapi()
+    description = await _description(request)
     rows = "".join(
         f"<tr><td><code>{escape(method.upper())}</code></td><td><code>{escape(path)}</code></td>"
         f"<td>{escape(operation.get('summary', ''))}</td></tr>"
