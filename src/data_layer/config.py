@@ -18,13 +18,12 @@ from data_layer.settings.database import DatabaseSettings, SslMode
 from data_layer.settings.mail import MailSettings
 from data_layer.settings.observability import AuditSettings, LogSettings, MetricsSettings, TracingSettings
 from data_layer.settings.openid import OpenIdSettings
-from data_layer.settings.part import SettingsPart
+from data_layer.settings.part import DEVELOPMENT_SECRET, SettingsPart, disagreement
 from data_layer.settings.redis import RedisSettings
 from data_layer.settings.security import SecuritySettings
 from data_layer.settings.service import Environment, GeneralSettings, HostedSettings, ServiceSettings
 from data_layer.settings.storage import FileSettings, StorageSettings
 from data_layer.settings.strength import HOW_TO_MAKE_ONE, secret_weakness, shared_secrets
-from data_layer.settings.values import DEVELOPMENT_SECRET, disagreement
 
 __all__ = ["DEVELOPMENT_SECRET", "Environment", "ExaminedSettings", "Settings", "SslMode", "examine_settings"]
 

@@ -13,8 +13,7 @@ import trustme
 
 from data_layer.cache import Cache
 from data_layer.cache.address import ServerAddress
-from data_layer.cache.wire.connection import Connection
-from data_layer.cache.wire.connector import Connector
+from data_layer.cache.wire.connection import Connection, Connector
 from data_layer.config import Settings
 from data_layer.errors import CacheError, CacheUnavailableError
 from data_layer.testing.redis_server import RedisServer, TlsFiles

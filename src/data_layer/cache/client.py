@@ -23,7 +23,7 @@ from redis.exceptions import ReadOnlyError
 from redis.maint_notifications import MaintNotificationsConfig
 
 from data_layer.cache.address import CacheAddress, ServerAddress, Topology
-from data_layer.cache.wire.connector import tls_context
+from data_layer.cache.wire.connection import tls_context
 from data_layer.settings.redis import RedisSettings
 
 MAXIMUM_CONNECTIONS = 32

@@ -15,8 +15,7 @@ from data_layer.cache.address import CacheAddress, Topology
 from data_layer.cache.errors import ConnectionLost, ScriptUnknownError, is_demotion, translate
 from data_layer.cache.statistics import Counters
 from data_layer.cache.wire.breaker import BreakerState
-from data_layer.cache.wire.connection import Command, Connection, OnPush, pack
-from data_layer.cache.wire.connector import Connector
+from data_layer.cache.wire.connection import Command, Connection, Connector, OnPush, pack
 from data_layer.cache.wire.dispatcher import KEY_POSITIONS, Dispatcher, Request, as_bytes, keys_of, size_of, together
 from data_layer.cache.wire.node import LARGE, Node
 from data_layer.cache.wire.routing import ClusterRouting, Routing, SentinelRouting, SingleServer, key_slot

@@ -10,8 +10,7 @@ from data_layer.cache.commands import CommandRunner
 from data_layer.cache.keys import Namespace
 from data_layer.cache.measuring import probe
 from data_layer.cache.statistics import Counters, parse_info
-from data_layer.cache.wire.connection import Connection
-from data_layer.cache.wire.connector import Connector
+from data_layer.cache.wire.connection import Connection, Connector
 from data_layer.cache.wire.node import Node
 from data_layer.errors import CacheError, CacheUnavailableError
 from data_layer.settings.redis import RedisSettings

@@ -38,12 +38,11 @@ from data_layer.errors import (
     StorageError,
 )
 from data_layer.hosted import protocol
-from data_layer.hosted.holding import held
 from data_layer.hosted.made_images import MadeImages
 from data_layer.hosted.people import page_routes, reservation_of
 from data_layer.hosted.reading import BodyReader, Medium, ReadStore
 from data_layer.hosted.routes import Call, HostedRoutes, by_back_end
-from data_layer.hosted.turns import Turns
+from data_layer.hosted.turns import Turns, held
 from data_layer.layer import DataLayer
 from data_layer.observability.log import get_log
 from data_layer.schemas.actors import SYSTEM

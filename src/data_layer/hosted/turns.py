@@ -3,15 +3,30 @@
 The database lets one transaction at a time change the lineage of a person's projects. Calls that wait for that wait
 here, without a connection. Four variants that complete together are two transactions: the first one's, and that of the
 three that waited for it.
+
+Calls are never repeated, so while what they need is away they are held instead of being refused.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 from uuid import UUID
 
-from data_layer.errors import DatabaseError, DataLayerError
+from data_layer.concurrency import Backoff
+from data_layer.errors import (
+    DamagedCodeError,
+    DatabaseError,
+    DatabaseLoginError,
+    DatabaseMissingError,
+    DatabasePermissionError,
+    DataLayerError,
+    MigrationError,
+    SchemaMismatchError,
+    StorageUnavailableError,
+)
+from data_layer.observability.log import get_log
 from data_layer.schemas.generations import GenerationView
 from data_layer.schemas.lineage import ReceivedGeneration
 
@@ -100,3 +115,51 @@ def _merged(received: list[ReceivedGeneration]) -> ReceivedGeneration:
     images = {image.file_id: image for each in received for image in each.images}
     variants = tuple(variant for each in received for variant in each.variants)
     return received[0].model_copy(update={"variants": variants, "images": tuple(images.values())})
+
+
+log = get_log(__name__)
+Result = TypeVar("Result")
+
+_PASSING = (DatabaseError, StorageUnavailableError)
+_LASTING = (
+    DatabaseLoginError,
+    DatabaseMissingError,
+    DatabasePermissionError,
+    DamagedCodeError,
+    MigrationError,
+    SchemaMismatchError,
+)
+"""What no waiting heals."""
+
+
+async def held(
+    attempt: Callable[[], Awaitable[Result]],
+    seconds: float,
+    *,
+    and_for: tuple[type[DataLayerError], ...] = (),
+) -> Result:
+    """Try until it works, or until that many seconds are over.
+
+    Args:
+        attempt: may be repeated harmlessly, also after it has worked without anybody having learnt it.
+        seconds: how long no further attempt is begun.
+        and_for: errors after which it is repeated, in addition to those of a database or a storage that is away.
+
+    Raises:
+        DataLayerError: of the last attempt.
+    """
+    clock = asyncio.get_running_loop().time
+    deadline, pauses = clock() + seconds, Backoff(0.1, 1.0, jitter=0.3)
+    while True:
+        try:
+            return await attempt()
+        except DataLayerError as error:
+            pause = pauses.next()
+            if (
+                not isinstance(error, (*_PASSING, *and_for))
+                or isinstance(error, _LASTING)
+                or clock() + pause > deadline
+            ):
+                raise
+            log.warning("hosted_call_held", reason=error.code)
+            await asyncio.sleep(pause)

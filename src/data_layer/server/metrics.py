@@ -14,8 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from data_layer.observability.metrics.snapshots import Snapshot, render
-from data_layer.observability.metrics.workers import AllWorkers, telling_supervisor
+from data_layer.observability.metrics.snapshots import AllWorkers, Snapshot, render, telling_supervisor
 from data_layer.server.connections import ConnectionLimits
 from data_layer.server.http_server import HttpServer
 

@@ -9,9 +9,7 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import BeforeValidator, Field, SecretStr, field_validator
 
 from data_layer.environment import Address, is_local, split_host
-from data_layer.settings.part import SettingsPart
-from data_layer.settings.strength import HOW_TO_MAKE_ONE, password_weakness
-from data_layer.settings.values import (
+from data_layer.settings.part import (
     ANY_CASE,
     COMMA_SEPARATED,
     Hosts,
@@ -19,8 +17,10 @@ from data_layer.settings.values import (
     Port,
     Seconds,
     SecondsOrNever,
+    SettingsPart,
     check_url,
 )
+from data_layer.settings.strength import HOW_TO_MAKE_ONE, password_weakness
 
 
 class SslMode(StrEnum):

@@ -12,9 +12,8 @@ from email_validator import EmailNotValidError, validate_email
 from pydantic import AfterValidator, Field, SecretStr
 
 from data_layer.environment import is_local, split_host
-from data_layer.settings.part import SettingsPart
+from data_layer.settings.part import ANY_CASE, Host, PlainText, Port, Seconds, SettingsPart
 from data_layer.settings.storage import WebAddress
-from data_layer.settings.values import ANY_CASE, Host, PlainText, Port, Seconds
 
 
 class SmtpTls(StrEnum):

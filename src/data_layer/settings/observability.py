@@ -8,8 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
-from data_layer.settings.part import SettingsPart
-from data_layer.settings.values import ANY_CASE, OwnHost, Port
+from data_layer.settings.part import ANY_CASE, OwnHost, Port, SettingsPart
 
 
 def _not_a_folder(path: Path) -> Path:

@@ -9,8 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from data_layer.environment import split_host
-from data_layer.settings.part import SettingsPart
-from data_layer.settings.values import COMMA_SEPARATED, PlainText, Seconds, split_list
+from data_layer.settings.part import COMMA_SEPARATED, PlainText, Seconds, SettingsPart, split_list
 
 ProviderKind = Literal["oidc", "google", "github", "entra"]
 

@@ -8,9 +8,8 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field, SecretStr, field_validator
 
 from data_layer.environment import Address, host_and_port, is_local, split_host
-from data_layer.settings.part import SettingsPart
+from data_layer.settings.part import COMMA_SEPARATED, Host, Milliseconds, PlainText, Port, SettingsPart, check_url
 from data_layer.settings.strength import HOW_TO_MAKE_ONE, password_weakness
-from data_layer.settings.values import COMMA_SEPARATED, Host, Milliseconds, PlainText, Port, check_url
 
 # They say where the servers are; one of them at most is set.
 _ADDRESSES = ("redis_url", "redis_host", "redis_cluster_nodes", "redis_sentinel_nodes")

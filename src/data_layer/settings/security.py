@@ -6,8 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, SecretStr
 
-from data_layer.settings.part import SettingsPart
-from data_layer.settings.values import DEVELOPMENT_SECRET, Duration, PlainText
+from data_layer.settings.part import DEVELOPMENT_SECRET, Duration, PlainText, SettingsPart
 
 _MINIMUM_BCRYPT_ROUNDS = 10  # OWASP Password Storage Cheat Sheet.
 _LARGEST_RATE = 100.0  # Requests a second; guessing passwords is not slowed down by more.

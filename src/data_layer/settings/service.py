@@ -10,8 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
-from data_layer.settings.part import SettingsPart
-from data_layer.settings.values import (
+from data_layer.settings.part import (
     ANY_CASE,
     COMMA_SEPARATED,
     Origin,
@@ -19,6 +18,7 @@ from data_layer.settings.values import (
     Port,
     Seconds,
     SecondsOrNever,
+    SettingsPart,
     split_list,
 )
 

@@ -16,9 +16,8 @@ from pydantic import AfterValidator, Field, SecretStr
 from data_layer.environment import check_visible, is_local, split_host
 from data_layer.errors import ConfigurationError
 from data_layer.settings.azure_location import EMULATOR_ACCOUNT, EMULATOR_KEY, AzureLocation
-from data_layer.settings.part import SettingsPart
+from data_layer.settings.part import ANY_CASE, MediaTypes, PixelSizes, Seconds, SettingsPart
 from data_layer.settings.strength import password_weakness
-from data_layer.settings.values import ANY_CASE, MediaTypes, PixelSizes, Seconds
 
 # Of MinIO, LocalStack, Ceph, Garage and the rest.
 _DEFAULT_LOGINS_OF_S3 = ("minioadmin", "minio", "minio123", "localstack", "rustfsadmin", "seaweedfs", "garage", "ceph")

@@ -400,7 +400,7 @@ def _note_answer(span: Span, message: Message) -> None:
     span.set_attribute("http.response.status_code", message["status"])
     if message["status"] >= _FIRST_SERVER_ERROR:
         # Here, because OpenTelemetry is not imported while traces are off.
-        from data_layer.observability.tracing.spans import set_error
+        from data_layer.observability.tracing.tracing import set_error
 
         set_error(span, str(message["status"]))
     if (traceparent := current_traceparent()) is not None:

@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from data_layer.observability.metrics import workers
-from data_layer.observability.metrics.snapshots import Snapshot
-from data_layer.observability.metrics.workers import AllWorkers
+from data_layer.observability.metrics import snapshots
+from data_layer.observability.metrics.snapshots import AllWorkers, Snapshot
 from tests.support import until
 
 PROJECT = Path(__file__).parents[3]
@@ -105,7 +104,7 @@ async def test_a_worker_that_was_never_asked_and_ended_well_counts(short_folder:
 
 
 async def test_a_worker_that_hangs_keeps_nobody_waiting(short_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "_ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr(snapshots, "_ANSWER_SECONDS", 0.5)
     everybody = AllWorkers(short_folder)
     with worker(short_folder, 3, hangs=120) as one, worker(short_folder, 5):
         found = await everybody.snapshot()
@@ -121,7 +120,7 @@ async def test_a_worker_that_hangs_keeps_nobody_waiting(short_folder: Path, monk
 async def test_little_is_lost_with_a_worker_that_is_killed_unasked(
     short_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(workers, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(snapshots, "LOOK_SECONDS", 0.05)
     everybody = AllWorkers(short_folder)
     async with everybody.watched():
         with worker(short_folder, 3) as one:

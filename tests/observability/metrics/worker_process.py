@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from data_layer.observability.metrics.registry import Metrics
-from data_layer.observability.metrics.workers import telling_supervisor
+from data_layer.observability.metrics.snapshots import telling_supervisor
 
 
 async def main(folder: str, tasks: str, hangs: str) -> None:

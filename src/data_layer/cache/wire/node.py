@@ -11,8 +11,7 @@ from typing import Any
 from data_layer.cache.address import ServerAddress
 from data_layer.cache.errors import ServerReplacedError, translate
 from data_layer.cache.wire.breaker import BreakerState, CircuitBreaker
-from data_layer.cache.wire.connection import Connection, OnPush
-from data_layer.cache.wire.connector import Connector
+from data_layer.cache.wire.connection import Connection, Connector, OnPush
 from data_layer.concurrency import cancel_and_wait
 from data_layer.errors import (
     CacheError,

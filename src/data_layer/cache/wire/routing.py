@@ -15,8 +15,7 @@ from hiredis import ReplyError
 
 from data_layer.cache.address import CacheAddress, ServerAddress
 from data_layer.cache.errors import is_demotion, reply_code
-from data_layer.cache.wire.connection import Connection
-from data_layer.cache.wire.connector import Connector
+from data_layer.cache.wire.connection import Connection, Connector
 from data_layer.cache.wire.node import Node, Prepare
 from data_layer.concurrency import SingleFlight, cancel_and_wait, jittered
 from data_layer.errors import CacheError, CacheUnavailableError
