@@ -171,7 +171,7 @@ class Cache:
         """The value, or None when there is none.
 
         With ``as_type`` it is validated as that type: a pydantic model, ``list[Model]``, ``bytes`` … A stored None
-        looks like a miss here; ``get_many`` and ``exists`` tell them apart.
+        looks like a miss here; ``get_many`` and ``exists`` distinguish them.
         """
         redis_key = self._namespace.key(key)
         value = self._near.find(redis_key, as_type)

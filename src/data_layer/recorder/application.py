@@ -59,7 +59,7 @@ _READING = frozenset({"GET", "HEAD"})
 KNOWN_SECONDS = 8.0
 """Within which the sender of a request is identified, or the request is refused."""
 _PROBES = frozenset({"/livez", "/readyz"})
-"""Nobody's: they are answered whatever the database does."""
+"""They need no caller: they are answered whatever the database does."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Who asks a service to do something."""
+"""The callers of services."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def _method_of(
 class AccountService:
     """Everything about accounts, ``data.accounts``.
 
-    Who asks is said by an ``Actor``, whom a session has proved; ``services.permissions`` decides what it may do. Each
+    The caller is an ``Actor``, proved by a session; ``services.permissions`` decides what it may do. Each
     change is one transaction, together with its entry in the audit trail and the end of the sessions that it concerns.
     One-time tokens are returned to the caller, who mails them, or with ``by_mail=True`` queued for ``data.mails``; they
     are stored as keyed hashes, and never logged.

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 
 from data_layer.cache.address import ServerAddress, Topology
-from data_layer.cache.inspection import CacheInspection
+from data_layer.cache.diagnostics import CacheInspection
 from data_layer.errors import CacheError, NotInitializedError
 from data_layer.schemas.doctor import Outcome, Text
 from data_layer.services.doctor.checks import (

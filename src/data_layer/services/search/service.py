@@ -41,7 +41,7 @@ Position = tuple[float, UUID]
 
 
 class ProjectSearch:
-    """The search over projects, for a service that has checked who asks."""
+    """The search over projects, for a service that has checked the caller."""
 
     def __init__(self, transactions: Transactions) -> None:
         self._transactions = transactions

@@ -180,7 +180,7 @@ class SessionService:
         device_id: str | None = None,
         place: GeoLocation | None = None,
     ) -> NewSession:
-        """Begin a session for a user who has been authenticated. The token is in the answer and nowhere else.
+        """Begin a session for an authenticated user. The token is in the answer and nowhere else.
 
         Address and user agent are those of ``request_context``. Over SESSION_LIMIT the session of the user that was
         longest without use ends.
