@@ -38,7 +38,7 @@ AREAS = {
     "database": ("tests/database", "tests/migrations"),
     "cache": ("tests/cache", "tests/contract/cache"),
     "services/sessions": ("tests/services/sessions", "tests/cli/test_sessions.py", "tests/test_layer_metrics.py"),
-    "services/tokens": ("tests/services/tokens", "tests/api/test_people.py"),
+    "services/tokens.py": ("tests/services/tokens", "tests/api/test_people.py"),
     "services/files": ("tests/services/files", "tests/api/test_files.py", "tests/cli/test_storage.py"),
     "server": ("tests/server", "tests/service"),
 }
@@ -180,7 +180,8 @@ def chosen(sample: int, seed: int, areas: Sequence[str]) -> list[Mutant]:
     dice = random.Random(seed)  # noqa: S311  (repeatable)
     mutants = []
     for area in areas:
-        paths = sorted((ROOT / PACKAGE / area).rglob("*.py"))
+        place = ROOT / PACKAGE / area
+        paths = [place] if place.is_file() else sorted(place.rglob("*.py"))
         known = [path.relative_to(ROOT) for path in paths if "versions" not in path.parts]
         found = [mutant for path in known for mutant in mutants_of(area, path)]
         mutants += dice.sample(found, min(len(found), max(1, sample // len(areas))))

@@ -4,7 +4,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from redis.crc import key_slot as redis_py_slot
 
-from data_layer.cache.wire.dispatcher import keys_of
+from data_layer.cache.commands import keys_of
 from data_layer.cache.wire.routing import key_slot
 
 

@@ -18,8 +18,7 @@ import pytest
 from fastapi import FastAPI
 
 from data_layer import DataLayer
-from data_layer.console.differences import blocks_of
-from data_layer.console.highlighting import LONGEST_SHOWN
+from data_layer.console.differences import LONGEST_SHOWN, blocks_of
 from data_layer.console.version_tree import picture_of
 from data_layer.console.views import project as project_views
 from data_layer.entities.enums import CodeStack, GenerationProvider

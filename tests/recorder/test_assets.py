@@ -14,8 +14,7 @@ import pytest
 from data_layer import DataLayer, Settings
 from data_layer.errors import StorageUnavailableError
 from data_layer.recorder import recorder
-from data_layer.recorder.assets import named_in
-from data_layer.recorder.waiting_assets import WaitingAssets
+from data_layer.recorder.assets import WaitingAssets, named_in
 from data_layer.schemas.generations import VariantEvent, WholeCode
 from data_layer.services.fetching import Fetcher
 from data_layer.services.files import FileService
@@ -133,7 +132,7 @@ async def test_what_waits_to_be_kept_outlives_the_process(
 
 def test_the_list_of_a_killed_process_is_taken_up_once_it_is_gone(tmp_path: Path) -> None:
     program = (
-        "import sys, uuid; from pathlib import Path; from data_layer.recorder.waiting_assets import WaitingAssets;"
+        "import sys, uuid; from pathlib import Path; from data_layer.recorder.assets import WaitingAssets;"
         "held = WaitingAssets(Path(sys.argv[1])).add(uuid.uuid4(), uuid.uuid4(), ['/local-assets/a.png'], 5.0);"
         "print('there', flush=True); sys.stdin.read()"
     )

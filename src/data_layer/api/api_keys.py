@@ -15,7 +15,7 @@ from data_layer.api.routes import Call, Routes
 from data_layer.entities.enums import ApiScope
 from data_layer.schemas.api_keys import ApiKeyView
 from data_layer.schemas.base import Value
-from data_layer.services.api_keys.service import LONGEST_LIFETIME
+from data_layer.services.api_keys import LONGEST_LIFETIME
 
 _EXAMPLE: dict[str, Any] = {
     "requestBody": {

@@ -1,14 +1,47 @@
-"""Two codes line by line, as rows of a table: side by side, and with the words that differ."""
+"""The lines of codes, marked up; and two codes line by line, side by side, with the words that differ.
+
+Pygments escapes code, and gives it classes that the style sheet knows.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from functools import lru_cache
 from itertools import islice, zip_longest
 
+from markupsafe import Markup, escape
+from pygments import highlight
+from pygments.formatters import HtmlFormatter
+from pygments.lexers import HtmlLexer
+
 from data_layer.schemas.generations import CodeDiff, Hunk
+
+LONGEST_HIGHLIGHTED = 40_000
+"""Characters; Pygments takes about a second for half a million."""
+LONGEST_SHOWN = 400_000
+LONGEST_CODE_LINE = 2_000
+
+
+async def code_lines(code: str) -> Sequence[Markup]:
+    """The lines of a code, each with its markup; all stacks are HTML or SVG with scripts and styles inside."""
+    shown = code[:LONGEST_SHOWN]
+    if len(shown) > LONGEST_HIGHLIGHTED:
+        return [escape(line[:LONGEST_CODE_LINE]) for line in shown.split("\n")]
+    return await asyncio.to_thread(_highlighted, shown)
+
+
+@lru_cache(maxsize=32)
+def _highlighted(code: str) -> Sequence[Markup]:
+    formatter: HtmlFormatter[str] = HtmlFormatter(nowrap=True, classprefix="c-")
+    marked = highlight(
+        code.replace("\r\n", "\n").replace("\r", "\n"), HtmlLexer(stripnl=False, ensurenl=False), formatter
+    )
+    return [Markup(line) for line in marked.split("\n")]  # noqa: S704  (escaped by the formatter)
+
 
 LONGEST_LINE = 600
 MOST_ROWS = 4_000

@@ -16,13 +16,12 @@ from data_layer.entities.enums import UserRole
 from data_layer.errors import DatabaseUnavailableError, NotInitializedError, PoolTimeoutError
 from data_layer.layer import DataLayer
 from data_layer.observability.log import get_log
-from data_layer.recorder.assets import ALIVE_SECONDS, MOST_OF_A_RUN, Assets, named_in
+from data_layer.recorder.assets import ALIVE_SECONDS, MOST_OF_A_RUN, Assets, WaitingAssets, WaitingList, named_in
 from data_layer.recorder.delivery import deliver, is_transient
 from data_layer.recorder.run import Run
 from data_layer.recorder.spill import Entry, SpillFolder
 from data_layer.recorder.tape import Tape
 from data_layer.recorder.usage import CURRENT
-from data_layer.recorder.waiting_assets import WaitingAssets, WaitingList
 from data_layer.schemas.actors import Actor
 
 log = get_log(__name__)

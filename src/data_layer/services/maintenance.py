@@ -26,7 +26,7 @@ from data_layer.repositories.exports import has_ended
 from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.operations import MaintenanceReport
-from data_layer.services.api_keys.service import KEPT_AFTER_END
+from data_layer.services.api_keys import KEPT_AFTER_END
 from data_layer.services.arguments import checks_arguments
 from data_layer.services.files.cleanup import CleanupReport
 from data_layer.services.files.maintenance import FileMaintenance

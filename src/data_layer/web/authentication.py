@@ -31,7 +31,7 @@ from data_layer.layer import DataLayer
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.api_keys import ActiveApiKey
 from data_layer.schemas.sessions import ActiveSession
-from data_layer.services.api_keys.validation import PREFIX as API_KEY_PREFIX
+from data_layer.services.api_keys import PREFIX as API_KEY_PREFIX
 from data_layer.services.rate_limits import RateLimiter, RequestKind, RequestLimiter
 from data_layer.services.sessions.hashing import TOKEN_LENGTH
 

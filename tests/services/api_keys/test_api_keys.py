@@ -23,7 +23,8 @@ from data_layer.errors import (
 from data_layer.schemas.actors import SYSTEM, Actor
 from data_layer.schemas.api_keys import NewApiKey
 from data_layer.schemas.projects import ProjectDraft
-from data_layer.services.api_keys import ApiKeyService, service
+from data_layer.services import api_keys
+from data_layer.services.api_keys import ApiKeyService
 from data_layer.services.permissions import RULES, Permission, is_allowed
 from tests.leaks import LogLines
 from tests.services.accounts.support import actions, trail
@@ -158,7 +159,7 @@ def test_what_no_key_may_do() -> None:
 
 
 async def test_a_limit_holds_when_keys_are_made_at_once(data: DataLayer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service, "MOST_KEYS", 3)
+    monkeypatch.setattr(api_keys, "MOST_KEYS", 3)
     ann = await stored_actor(data)
 
     async def create() -> UUID | None:

@@ -14,7 +14,7 @@ from uuid_utils.compat import uuid4, uuid7
 from data_layer import DataLayer, Settings
 from data_layer.errors import ExpiredTokenError, InvalidTokenError
 from data_layer.schemas.actors import SYSTEM
-from data_layer.services.tokens.service import AccessTokens
+from data_layer.services.tokens import AccessTokens
 from tests.services.sessions.test_sessions import new_user
 
 KEY, OTHER = "k" * 64, "o" * 64

@@ -17,8 +17,7 @@ from data_layer import DataLayer, Settings
 from data_layer.errors import InvalidSessionError, InvalidTokenError, ReusedTokenError
 from data_layer.schemas.actors import SYSTEM
 from data_layer.schemas.sessions import NewSession, TokenPair
-from data_layer.services.tokens import TokenService
-from data_layer.services.tokens.service import GRACE_SECONDS
+from data_layer.services.tokens import GRACE_SECONDS, TokenService
 from tests.services.sessions.support import World, movable_time, start_process
 from tests.services.sessions.test_sessions import new_user
 

@@ -16,8 +16,7 @@ from uuid import UUID
 from fastapi import HTTPException, Query, Response
 from pydantic import BaseModel
 
-from data_layer.console.differences import Block, blocks_of
-from data_layer.console.highlighting import LONGEST_SHOWN, code_lines
+from data_layer.console.differences import LONGEST_SHOWN, Block, blocks_of, code_lines
 from data_layer.console.pages import PageCall, Pages
 from data_layer.console.version_tree import picture_of
 from data_layer.console.views.projects import PROJECTS

@@ -1,6 +1,6 @@
-"""What can be done with tokens: refresh tokens, which the database knows, and access tokens.
+"""Tokens for clients that hold no cookie: JWTs for access, bound to a session, and refresh tokens.
 
-Access tokens are JWTs, signed with HMAC-SHA256, and accepted in exactly the form in which they are made.
+Access tokens are signed with HMAC-SHA256, and accepted in exactly the form in which they are made.
 """
 
 from __future__ import annotations
