@@ -266,11 +266,9 @@ def resources(document: Schema) -> str:
     named = sorted(name for name in types.used | answers.used if re.search(rf"\b{name}\b", body))
     mine = "\n".join(
         [
-            "from data_layer.client.downloads import Download, path_value",
+            "from data_layer.client.downloads import Download, Pages, path_value",
             f"from data_layer.client.extensions import {', '.join(sorted({*EXTENSIONS.values(), 'Resource'}))}",
-            "from data_layer.client.files import File",
-            "from data_layer.client.pages import Pages",
-            "from data_layer.client.transport import UNSET, Call, Transport, Unset, new_key",
+            "from data_layer.client.transport import UNSET, Call, File, Transport, Unset, new_key",
             f"from data_layer.client.values import ({', '.join(named)})",
         ]
     )

@@ -25,9 +25,8 @@ except ModuleNotFoundError:  # pragma: no cover  (what tests run with has it)
 
 from data_layer.client.authentication import LoginTokens
 from data_layer.client.client import Client
-from data_layer.client.downloads import Download
+from data_layer.client.downloads import Download, Pages
 from data_layer.client.events import CodePatch, CodeState, FollowedEvent, StreamedEvent, VariantEnded
-from data_layer.client.pages import Pages
 from data_layer.client.transport import UNSET, Unset
 from data_layer.client.writing import Writer
 

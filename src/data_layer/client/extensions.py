@@ -12,8 +12,7 @@ import httpx
 
 from data_layer.client.downloads import path_value
 from data_layer.client.events import FollowedEvent, follow
-from data_layer.client.files import File, measure, name_of, pieces
-from data_layer.client.transport import Call, Transport, new_key
+from data_layer.client.transport import Call, File, Transport, measure, name_of, new_key, pieces
 from data_layer.client.values import AssetView, DirectUpload, StartedGeneration, WriterState
 from data_layer.client.writing import Writer
 from data_layer.errors import ServiceUnreachableError, UnexpectedAnswerError

@@ -11,11 +11,9 @@ from decimal import Decimal
 from typing import Any, Literal
 from uuid import UUID
 
-from data_layer.client.downloads import Download, path_value
+from data_layer.client.downloads import Download, Pages, path_value
 from data_layer.client.extensions import DirectUploads, GenerationStreams, Resource
-from data_layer.client.files import File
-from data_layer.client.pages import Pages
-from data_layer.client.transport import UNSET, Call, Transport, Unset, new_key
+from data_layer.client.transport import UNSET, Call, File, Transport, Unset, new_key
 from data_layer.client.values import (
     Accepted,
     AcceptedRegistration,

@@ -10,18 +10,25 @@ no answer, or 502, 503, 504                            GET, PUT and DELETE are s
                                                        a refused request has changed nothing
 a DELETE that was repeated answers 404                 it has succeeded before
 =====================================================  ================================================================
+
+Files are in memory, on the disk or open already, and read while they are sent.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
+import mimetypes
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from asyncio import to_thread
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import date
 from http import HTTPStatus
-from typing import Any, Final, TypeVar, final
+from pathlib import Path
+from typing import IO, Any, Final, TypeVar, final
 from uuid import uuid4
 
 import httpx
@@ -29,7 +36,6 @@ from pydantic import TypeAdapter, ValidationError
 
 from data_layer.client.authentication import Authentication, IssuedTokens, LoginTokens
 from data_layer.client.base import Answer
-from data_layer.client.files import File, FormPart
 from data_layer.concurrency import Backoff
 from data_layer.errors import (
     ChangedMeanwhileProblemError,
@@ -44,6 +50,79 @@ from data_layer.errors import (
     ServiceUnreachableError,
     UnexpectedAnswerError,
 )
+
+File = bytes | Path | IO[bytes]
+"""What is sent as a file. One that is open must be seekable, so that it can be sent again."""
+
+_PIECE = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class FormPart:
+    """A file that can be read."""
+
+    name: str
+    content: bytes | IO[bytes]
+
+    @classmethod
+    @contextmanager
+    def opened(cls, file: File | None) -> Iterator[FormPart | None]:
+        """Open a file for one attempt to send it, from its beginning."""
+        match file:
+            case None:
+                yield None
+            case bytes():
+                yield cls("file", file)
+            case Path():
+                with file.open("rb") as stream:
+                    yield cls(file.name, stream)
+            case _:
+                file.seek(0)
+                yield cls(name_of(file), file)
+
+    def form(self, body: Mapping[str, Any] | None) -> list[tuple[str, tuple[str | None, bytes | IO[bytes], str]]]:
+        """The parts of a form that brings it."""
+        kind = mimetypes.guess_type(self.name)[0] or "application/octet-stream"
+        data = json.dumps(body or {}).encode()
+        return [("data", (None, data, "application/json")), ("file", (self.name, self.content, kind))]
+
+
+def name_of(file: File) -> str:
+    """What a file is called."""
+    if isinstance(file, Path):
+        return file.name
+    name = getattr(file, "name", None)
+    return Path(name).name if isinstance(name, str) else "file"
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """The size of a file and its SHA-256 in hexadecimal."""
+
+    size: int
+    sha256: str
+
+
+async def measure(file: File) -> Measured:
+    """Read a file once."""
+    digest, size = hashlib.sha256(), 0
+    async with aclosing(pieces(file)) as content:
+        async for piece in content:
+            digest.update(piece)
+            size += len(piece)
+    return Measured(size, digest.hexdigest())
+
+
+async def pieces(file: File) -> AsyncGenerator[bytes]:
+    """The content of a file, read in threads."""
+    with FormPart.opened(file) as part:
+        content = part.content if part is not None else b""
+        if isinstance(content, bytes):
+            yield content
+            return
+        while piece := await to_thread(content.read, _PIECE):
+            yield piece
+
 
 _KINDS: dict[int, type[ProblemError]] = {
     401: LoginProblemError,
