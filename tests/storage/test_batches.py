@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 
@@ -76,4 +77,6 @@ async def test_a_small_file_waits_on_disk_where_many_arrive(threads: FileThreads
 
 async def test_a_small_file_waits_in_memory_otherwise(threads: FileThreads) -> None:
     async with receive(stream(128 * 1024), BATCH_SIZE, threads) as received:
-        assert received.to_upload() == HashedBytes.of(bytes(128 * 1024))
+        assert isinstance(received.to_upload(), HashedBytes)
+        assert received.read() == bytes(128 * 1024)
+        assert received.sha256 == hashlib.sha256(bytes(128 * 1024)).hexdigest()

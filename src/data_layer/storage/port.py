@@ -11,17 +11,25 @@ from pathlib import Path
 from typing import BinaryIO, Literal, Protocol
 
 
-@dataclass(frozen=True, slots=True)
 class HashedBytes:
-    """Bytes and their SHA-256 in hexadecimal, which storages believe instead of computing it once more."""
+    """Bytes and their SHA-256 in hexadecimal, which storages believe instead of computing it once more.
 
-    content: bytes
-    sha256: str
+    Without one it is computed once, when it is first asked for: by the thread that stores the bytes, not by the one of
+    the event loop.
+    """
 
-    @classmethod
-    def of(cls, content: bytes) -> HashedBytes:
-        """Compute it."""
-        return cls(content, hashlib.sha256(content).hexdigest())
+    __slots__ = ("_sha256", "content")
+
+    def __init__(self, content: bytes, sha256: str | None = None) -> None:
+        self.content = content
+        self._sha256 = sha256
+
+    @property
+    def sha256(self) -> str:
+        """The hash; the first use may take as long as hashing takes."""
+        if self._sha256 is None:
+            self._sha256 = hashlib.sha256(self.content).hexdigest()
+        return self._sha256
 
 
 FileContent = bytes | HashedBytes | AsyncIterable[bytes] | BinaryIO | Path

@@ -46,7 +46,7 @@ async def test_every_form_and_size_of_content(storage: StorageBackend, tmp_path:
     chunks = (content[i : i + 65_536] for i in range(0, size, 65_536))
     forms: dict[str, Any] = {
         "bytes": content,
-        "hashed bytes": HashedBytes.of(content),
+        "hashed bytes": HashedBytes(content),
         "stream": stream(*chunks),
         "file": io.BytesIO(content),
         "path": source,

@@ -7,9 +7,12 @@ import gzip
 import hashlib
 import io
 import re
+import threading
+import zipfile
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -44,6 +47,13 @@ DAY = timedelta(days=1)
 async def stream(content: bytes) -> AsyncIterator[bytes]:
     for chunk in chunked(content):
         yield chunk
+
+
+def archive(size: int) -> bytes:
+    written = io.BytesIO()
+    with zipfile.ZipFile(written, "w") as file:
+        file.writestr("content", bytes(size))
+    return written.getvalue()
 
 
 async def test_what_is_known_about_a_saved_image(data: DataLayer, owner: User) -> None:
@@ -379,3 +389,22 @@ async def test_pages_of_files(data: DataLayer, owner: User, project: Project) ->
     assert [file.id for file in await data.files.list(owner_id=owner.id, attached_to=mine)] == [attached.id]
     with pytest.raises(InvalidValueError):
         await data.files.list(owner_id=owner.id, limit=0)
+
+
+@pytest.mark.parametrize("content", [picture(), PAGE, archive(1_500_000)], ids=["image", "packed", "large"])
+async def test_what_is_in_memory_is_hashed_in_a_thread(
+    data: DataLayer, owner: User, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    """Not by the thread of the event loop, which everybody waits for."""
+    threads: list[threading.Thread] = []
+
+    def sha256(hashed: bytes) -> Any:
+        threads.append(threading.current_thread())
+        return hashlib.sha256(hashed)
+
+    monkeypatch.setattr("data_layer.storage.port.hashlib", SimpleNamespace(sha256=sha256))
+    saved = await data.files.save(content, owner_id=owner.id)
+    assert saved.sha256 == hashlib.sha256(content).hexdigest()
+    assert threads
+    assert threading.current_thread() not in threads
+    assert len(threads) == (1 if saved.encoding is None else 2), "the same bytes were hashed twice"

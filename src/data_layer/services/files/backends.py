@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
+from uuid import UUID
 
-from data_layer.entities import StoredFile
-from data_layer.entities.enums import StorageKind
+from data_layer.entities.enums import FileEncoding, StorageKind
 from data_layer.errors import ContentMismatchError, DamagedFileError, FileTooLargeError, StorageUnavailableError
-from data_layer.repositories.saved_files import NewObject
-from data_layer.schemas.files import FileView
 from data_layer.storage import FileInformation, StorageBackend
 from data_layer.storage.validation import ReceivedFile
 
@@ -61,6 +60,34 @@ class Described(Protocol):
     @property
     def stored_size(self) -> int:
         """Their number."""
+
+
+class Placed(Described, Protocol):
+    """What a row says about an object, and where it is."""
+
+    @property
+    def backend(self) -> StorageKind:
+        """In which storage."""
+
+    @property
+    def key(self) -> str:
+        """Under which name."""
+
+    @property
+    def owner_id(self) -> UUID | None:
+        """Whose it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an object is about to be stored, before there is a row."""
+
+    backend: StorageKind
+    key: str
+    owner_id: UUID | None
+    content_type: str
+    encoding: FileEncoding | None
+    stored_size: int
 
 
 def headers_of(row: Described) -> dict[str, Any]:
@@ -126,8 +153,8 @@ class StorageBackends:
             )
         return self._all[kind]
 
-    async def put(self, row: NewObject | StoredFile | FileView, file: ReceivedFile) -> None:
-        """Store the bytes of a row.
+    async def put(self, row: Placed, file: ReceivedFile) -> None:
+        """Store the bytes of a row. What was in memory is hashed in the meantime.
 
         Raises:
             StorageError: they could not be stored.
@@ -136,7 +163,7 @@ class StorageBackends:
             file.to_upload(),
             row.key,
             metadata={"owner": str(row.owner_id)} if row.owner_id else None,
-            sha256=file.sha256,
+            sha256=None if file.is_in_memory else file.sha256,
             **headers_of(row),
         )
 

@@ -25,7 +25,7 @@ from data_layer.repositories.numbered_rows import Values
 from data_layer.repositories.saved_files import NewObject
 from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
 from data_layer.schemas.files import Attachment, FileView
-from data_layer.services.files.backends import StorageBackends, new_place, original_key, require_size
+from data_layer.services.files.backends import Place, StorageBackends, new_place, original_key, require_size
 from data_layer.services.files.packing import is_packable, pack
 from data_layer.services.files.removal import leaving_rest_to_cleanup, recorded_or_discarded
 from data_layer.services.files.thumbnails import ThumbnailMaker
@@ -76,17 +76,19 @@ class FileIngest:
             CommitUnknownError: it may be recorded or not; what is left over, ``storage cleanup`` finds.
         """
         if file.content.size >= _WORTH_ASKING:
+            await self._threads.run(_hash, file.content)
             same = await self._refer_to_same(file, request)
             if same is not None:
                 return await self._heal(file, same)
         packed, encoding = await self._pack(file)
-        new = self._new_object(file, packed, encoding, request)
+        place = self._new_place(file, packed, encoding, request)
         reference = _reference(request)  # Checked before anything is stored.
         try:
-            await self._backends.put(new, packed)
+            await self._backends.put(place, packed)
         except BaseException:
-            await uninterrupted(self._discard(new.key))
+            await uninterrupted(self._discard(place.key))
             raise
+        new = self._new_object(file, place)
         view = await recorded_or_discarded(
             self._record(new, reference, request),
             is_kept=lambda view: view.key == new.key,  # Or the owner has the same bytes already.
@@ -124,18 +126,22 @@ class FileIngest:
             return file.content, None
         return await self._threads.run(pack, file.content)
 
-    def _new_object(
+    def _new_place(
         self, file: InspectedFile, packed: ReceivedFile, encoding: FileEncoding | None, request: SaveRequest
-    ) -> NewObject:
+    ) -> Place:
+        key = original_key(new_place(), file.content_type)
+        return Place(self._backends.kind, key, request.owner_id, file.content_type, encoding, packed.size)
+
+    def _new_object(self, file: InspectedFile, place: Place) -> NewObject:
         image = file.image
         return NewObject(
             id=uuid7(),
-            owner_id=request.owner_id,
-            backend=self._backends.kind,
-            key=original_key(new_place(), file.content_type),
-            content_type=file.content_type,
-            encoding=encoding,
-            size=packed.size,
+            owner_id=place.owner_id,
+            backend=place.backend,
+            key=place.key,
+            content_type=place.content_type,
+            encoding=place.encoding,
+            size=place.stored_size,
             original_size=file.content.size,
             sha256=file.content.sha256,
             width=image.width if image else None,
@@ -182,6 +188,10 @@ class FileIngest:
         """Remove what was stored and not recorded. What fails stays as an orphaned file."""
         with leaving_rest_to_cleanup(key=key):
             await self._backends.storage.delete(key)
+
+
+def _hash(file: ReceivedFile) -> str:
+    return file.sha256
 
 
 def new_reference(object_id: UUID, request: SaveRequest) -> FileReference:

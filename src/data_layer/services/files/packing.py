@@ -30,7 +30,11 @@ def is_packable(file: ReceivedFile, content_type: str) -> bool:
 
 
 def pack(file: ReceivedFile) -> tuple[ReceivedFile, FileEncoding | None]:
-    """The bytes to store for a packable file, and how they are encoded. Blocks; meant for a thread."""
+    """The bytes to store for a packable file, and how they are encoded. Blocks; meant for a thread.
+
+    The file is hashed too, because a storage would hash only what is packed.
+    """
+    _ = file.sha256
     packed = gzip.compress(file.read(), _LEVEL, mtime=0)
     if len(packed) > file.size * _WORTHWHILE:
         return file, None

@@ -69,7 +69,7 @@ class Draft:
         try:
             self.open()
             if isinstance(content, bytes) and len(content) <= BATCH_SIZE:
-                content = HashedBytes.of(content)  # It is done before the disk could begin.
+                content = HashedBytes(content)  # It is done before the disk could begin.
             if isinstance(content, HashedBytes):
                 self._known_hash = content.sha256
                 self._append(content.content)

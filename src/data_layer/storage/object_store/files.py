@@ -111,8 +111,9 @@ class Upload:
     async def _send_bytes(self, given: bytes | HashedBytes) -> None:
         content = given.content if isinstance(given, HashedBytes) else given
         if isinstance(given, HashedBytes):
-            self._known_hash = given.sha256
             self._require_size(len(content))
+            is_small = len(content) <= _HASHED_IN_THIS_THREAD
+            self._known_hash = given.sha256 if is_small else await self._threads.run(_hash_of_bytes, given)
         else:
             await self._count([content])
         if self.size > MAX_CONDITIONAL_SIZE:
@@ -231,6 +232,10 @@ async def _hash_of_file(content: FileContent, threads: FileThreads) -> str | Non
     if not (hasattr(content, "seekable") and content.seekable()):
         return None
     return await threads.run(_hash_of_rest, content)
+
+
+def _hash_of_bytes(content: HashedBytes) -> str:
+    return content.sha256
 
 
 def _hash_of_path(path: Path) -> str | None:

@@ -37,22 +37,27 @@ class ReceivedFile:
     """The bytes of one file that has arrived, and their SHA-256. It is read by one thread at a time."""
 
     def __init__(
-        self, content: HashedBytes | BinaryIO, size: int, sha256: str, *, temporary_files: ExitStack | None = None
+        self, content: HashedBytes | BinaryIO, size: int, sha256: str = "", *, temporary_files: ExitStack | None = None
     ) -> None:
         self._content = content
         self._temporary_files = temporary_files
+        self._sha256 = sha256
         self.size = size
-        self.sha256 = sha256
 
     @classmethod
     def of_bytes(cls, content: bytes) -> ReceivedFile:
-        """What was in memory anyway."""
-        return cls.of_hashed(HashedBytes.of(content))
+        """What was in memory anyway, and is hashed when its hash is first asked for."""
+        return cls.of_hashed(HashedBytes(content))
 
     @classmethod
     def of_hashed(cls, hashed: HashedBytes) -> ReceivedFile:
-        """What was in memory, and hashed."""
-        return cls(hashed, len(hashed.content), hashed.sha256)
+        """What was in memory."""
+        return cls(hashed, len(hashed.content))
+
+    @property
+    def sha256(self) -> str:
+        """The hash. Of what is in memory it is computed at the first use, which belongs into a thread."""
+        return self._content.sha256 if isinstance(self._content, HashedBytes) else self._sha256
 
     @property
     def is_in_memory(self) -> bool:
@@ -184,9 +189,7 @@ async def receive(content: FileContent, max_size: int, threads: FileThreads) -> 
         content = content.content  # Rows are found by their hash, so it is never taken from a caller.
     if isinstance(content, bytes):
         _check_size(len(content), max_size)
-        # To hash a few bytes takes less time than to hand them to a thread.
-        is_small = len(content) <= IN_MEMORY
-        yield ReceivedFile.of_bytes(content) if is_small else await threads.run(ReceivedFile.of_bytes, content)
+        yield ReceivedFile.of_bytes(content)
         return
     with ExitStack() as temporary_files:
         file = temporary_files.enter_context(tempfile.SpooledTemporaryFile(IN_MEMORY, prefix="data-layer-"))
