@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import re
 import stat
@@ -236,6 +237,19 @@ async def test_the_event_loop_is_never_blocked(storage: LocalStorage, monkeypatc
         turned.set()
         await asyncio.sleep(0.005)
     await upload
+
+
+async def test_an_upload_into_a_new_folder_leaves_nothing_in_memory(storage: LocalStorage) -> None:
+    """An error whose cause is itself keeps all that its frames know, here the bytes, until the garbage is collected."""
+    gc.collect()
+    gc.disable()
+    try:
+        await storage.upload(b"x", "new/folder/a", "text/plain")
+        assert not await storage.exists("missing/a")
+        await storage.close()  # The threads have let go, too.
+        assert not [kept for kept in gc.get_objects() if isinstance(kept, Draft | FileNotFoundError)]
+    finally:
+        gc.enable()
 
 
 async def test_everything_is_on_the_disk_before_it_is_promised(

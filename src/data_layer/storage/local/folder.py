@@ -109,10 +109,7 @@ class StorageFolder:
     def open_file(self, segments: Sequence[str]) -> int:
         """A descriptor of a regular file, for reading; anything else counts as not there."""
         with self.opened(segments[:-1]) as folder:
-            try:
-                descriptor = os.open(segments[-1], _OPEN_FILE, dir_fd=folder)
-            except OSError as error:
-                raise _refusing_links(error) from error
+            descriptor = _open(folder, segments[-1], _OPEN_FILE)
         if stat.S_ISREG(os.fstat(descriptor).st_mode):
             return descriptor
         os.close(descriptor)
@@ -174,10 +171,7 @@ class StorageFolder:
 
 def open_folder(folder: int, name: str) -> int:
     """A descriptor of the folder ``name`` in ``folder``; a link is not a folder."""
-    try:
-        return os.open(name, _OPEN_INNER_FOLDER, dir_fd=folder)
-    except OSError as error:
-        raise _refusing_links(error) from error
+    return _open(folder, name, _OPEN_INNER_FOLDER)
 
 
 def create_file(folder: int, name: str) -> int:
@@ -209,9 +203,14 @@ def read_all(descriptor: int, start: int, size: int) -> bytes:
     return data + read_all(descriptor, start + len(data), size - len(data))
 
 
-def _refusing_links(error: OSError) -> OSError:
-    """One error for "is a link", which systems report differently; any other as it is."""
-    return NotADirectoryError(errno.ENOTDIR, "a symbolic link") if error.errno == errno.ELOOP else error
+def _open(folder: int, name: str, flags: int) -> int:
+    """A descriptor of what is there; one error for "is a link", which systems report differently."""
+    try:
+        return os.open(name, flags, dir_fd=folder)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise NotADirectoryError(errno.ENOTDIR, "a symbolic link") from error
+        raise
 
 
 def _make_and_open(folder: int, name: str) -> int:
