@@ -38,6 +38,9 @@ pytestmark = pytest.mark.slow
 
 CONTENT = bytes(range(256)) * 4
 KEYS = {"key", "keys", "source", "target", "prefix"}
+READING = {"download", "open", "stat", "exists", "list", "url", "signed_url", "check", "statistics"}
+"""What leaves the file as it is, so that it need not be stored again for each value."""
+
 ANSWERS = (
     FileTooLargeError,
     FileNotFoundInStorageError,
@@ -192,7 +195,8 @@ async def test_every_value_in_every_argument(storage: StorageBackend, method: st
     problems = []
     for argument in METHODS[method]:
         for value in [*corners_of(storage, method, argument), *MORE.get(argument, [])]:
-            await storage.upload(CONTENT, PLAUSIBLE["key"], "image/png")
+            if method not in READING or not problems:
+                await storage.upload(CONTENT, PLAUSIBLE["key"], "image/png")
             problems.append(await Attempt(storage, method, argument, value).problem())
     found = [problem for problem in problems if problem is not None]
     assert not found, "\n".join([f"{len(found)} problems", *found[:60]])
