@@ -192,7 +192,7 @@ def corners_of(storage: StorageBackend, method: str, argument: str) -> list[Any]
 
 @pytest.mark.parametrize("method", [name for name, arguments in METHODS.items() if arguments])
 async def test_every_value_in_every_argument(storage: StorageBackend, method: str) -> None:
-    problems = []
+    problems: list[str | None] = []
     for argument in METHODS[method]:
         for value in [*corners_of(storage, method, argument), *MORE.get(argument, [])]:
             if method not in READING or not problems:
