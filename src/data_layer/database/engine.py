@@ -13,7 +13,7 @@ from time import perf_counter
 from typing import Any, Final, cast
 
 import psycopg
-from sqlalchemy import Dialect, event
+from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry, QueuePool
 from typing_extensions import override
@@ -192,11 +192,6 @@ class Database:
         if self._engine is None:
             raise NotInitializedError("the database is not open; use the data layer inside `async with`")
         return self._engine
-
-    @property
-    def dialect(self) -> Dialect:
-        """How SQLAlchemy speaks to this server."""
-        return self.engine.dialect
 
     def prepare(self) -> None:
         """Make the pool without opening a connection."""

@@ -36,7 +36,6 @@ from sqlalchemy import (
     ColumnElement,
     CursorResult,
     DateTime,
-    Dialect,
     Executable,
     Numeric,
     Result,
@@ -53,7 +52,7 @@ from sqlalchemy.sql.schema import ScalarElementColumnDefault
 
 from data_layer.concurrency import settled, uninterrupted
 from data_layer.database.driver import translated
-from data_layer.database.statements import Sql, Statement
+from data_layer.database.statements import DIALECT, Sql, Statement
 from data_layer.database.transaction import ConnectionSource, Transaction
 from data_layer.entities import Entity
 from data_layer.entities.columns import Json
@@ -69,7 +68,7 @@ _NUMERIC = 1700
 class RowMapper(Generic[E]):
     """How rows of one entity are read and inserted with plain SQL."""
 
-    def __init__(self, entity: type[E], dialect: Dialect) -> None:
+    def __init__(self, entity: type[E]) -> None:
         mapper = inspect(entity)
         given = [field.name for field in dataclasses.fields(entity) if field.init]
         columns = {attribute.key: attribute.columns[0] for attribute in mapper.column_attrs}
@@ -80,15 +79,13 @@ class RowMapper(Generic[E]):
         self._columns = columns
         # JSON null, which only a change by hand can have stored, arrives as None like NULL.
         self._json = {name for name, column in loaded.items() if isinstance(column.type, Json)}
-        self._readers = [(name, _reader(column, dialect)) for name, column in loaded.items()]
-        self._writers = [
-            (name, _writer(columns[name], dialect), isinstance(columns[name].type, Json)) for name in given
-        ]
+        self._readers = [(name, _reader(column)) for name, column in loaded.items()]
+        self._writers = [(name, _writer(columns[name]), isinstance(columns[name].type, Json)) for name in given]
         self._defaults = [(name, _default(columns[name])) for name in given]
         self._generated = list(generated)
         self._insertions: dict[tuple[str, ...], Sql] = {}
         # Only names from the models stand in these texts; values are passed as parameters.
-        columns_of_row = select(*loaded.values()).compile(dialect=dialect)
+        columns_of_row = select(*loaded.values()).compile(dialect=DIALECT)
         self.select_sql = Sql(f"{self._table}.select", f"{columns_of_row} WHERE {self._table}.id = %s")
         self._returning = _names(generated.values())
 
@@ -155,9 +152,9 @@ def loaded_columns(entity: type[Entity]) -> dict[str, ColumnElement[Any]]:
 
 
 @cache
-def row_mapper(entity: type[E], dialect: Dialect) -> RowMapper[E]:
-    """The mapper of an entity, built once for each engine."""
-    return RowMapper(entity, dialect)
+def row_mapper(entity: type[E]) -> RowMapper[E]:
+    """The mapper of an entity, built once."""
+    return RowMapper(entity)
 
 
 def _names(columns: Iterable[ColumnElement[Any]]) -> str:
@@ -174,13 +171,13 @@ def _is_time(column: ColumnElement[Any]) -> bool:
     return isinstance(column, Column) and isinstance(column.type, DateTime) and column.server_default is not None
 
 
-def _reader(column: ColumnElement[Any], dialect: Dialect) -> Callable[[Any], Any] | None:
+def _reader(column: ColumnElement[Any]) -> Callable[[Any], Any] | None:
     kind = _NUMERIC if isinstance(column.type, Numeric) else _DOUBLE_PRECISION
-    return column.type.dialect_impl(dialect).result_processor(dialect, kind)
+    return column.type.dialect_impl(DIALECT).result_processor(DIALECT, kind)
 
 
-def _writer(column: ColumnElement[Any], dialect: Dialect) -> Callable[[Any], Any] | None:
-    return column.type.dialect_impl(dialect).bind_processor(dialect)
+def _writer(column: ColumnElement[Any]) -> Callable[[Any], Any] | None:
+    return column.type.dialect_impl(DIALECT).bind_processor(DIALECT)
 
 
 Values = dict[str, Any]
@@ -384,7 +381,7 @@ class EntitySession:
             known = self._known.get((entity_type, entity_id))
             if known is not None:
                 return known  # type: ignore[return-value]  # The key holds the type.
-            mapper = self._mapper(entity_type)
+            mapper = row_mapper(entity_type)
             row = await self._reading(partial(self._transaction.fetch_one, mapper.select_sql, (entity_id,)))
             return None if row is None else self._entity_of(entity_type, row)
 
@@ -629,7 +626,7 @@ class EntitySession:
         waiting, self._waiting = self._waiting, []
         try:
             entities = sorted(added, key=_table_rank)
-            mappers: list[RowMapper[Any]] = [self._mapper(type(entity)) for entity in entities]
+            mappers: list[RowMapper[Any]] = [row_mapper(type(entity)) for entity in entities]
             insertions = [mapper.insertion(entity) for mapper, entity in zip(mappers, entities, strict=True)]
             statements = [*insertions, *(statement for statement, _ in waiting), *further]
             answers = [*await (run or self._transaction.run)(statements)]
@@ -651,15 +648,12 @@ class EntitySession:
             self._orm.add(entity)
 
     def _entity_of(self, entity_type: type[E], row: Sequence[Any]) -> E:
-        entity = self._mapper(entity_type).read(row)
+        entity: E = row_mapper(entity_type).read(row)
         known = self._known.get((entity_type, entity.id))
         if known is not None:
             return known  # type: ignore[return-value]  # The key holds the type.
         self._know(entity)
         return entity
-
-    def _mapper(self, entity_type: type[E]) -> RowMapper[E]:
-        return row_mapper(entity_type, self._database.dialect)
 
 
 _RANKS = {table.name: rank for rank, table in enumerate(Entity.metadata.sorted_tables)}

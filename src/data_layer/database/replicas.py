@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from typing import Final
 
 import psycopg
-from sqlalchemy import Dialect
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from data_layer.concurrency import Backoff, cancel_and_wait
@@ -196,11 +195,6 @@ class ReplicaReader:
         self.observation = primary.observation
         self._replicas = replicas
         self._after = after
-
-    @property
-    def dialect(self) -> Dialect:
-        """How SQLAlchemy speaks to all of these servers."""
-        return self._replicas.primary.dialect
 
     async def connect(self) -> AsyncConnection:
         """A connection to the freshest server that answers.

@@ -7,7 +7,7 @@ from typing import Any, Final, Self, TypeVar, cast
 from urllib.parse import quote
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Executable
+from sqlalchemy import Dialect, Executable
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.engine import ExecutionContext
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -155,7 +155,8 @@ def _encoded(value: str) -> str:
     return quote(value[:_LONGEST_VALUE], safe="", errors="replace")
 
 
-_DIALECT = PGDialect_psycopg(paramstyle="format")  # type: ignore[no-untyped-call]  # SQLAlchemy has no types here
+DIALECT: Final[Dialect] = PGDialect_psycopg(paramstyle="format")  # type: ignore[no-untyped-call]  # SQLAlchemy has no types here
+"""How SQLAlchemy writes the statements that go to the driver without it."""
 
 
 class CompiledStatement:
@@ -181,10 +182,10 @@ class CompiledStatement:
         ]
 
     def _compile(self) -> Sql:
-        compiled = cast("SQLCompiler", self._compose().compile(dialect=_DIALECT))
+        compiled = cast("SQLCompiler", self._compose().compile(dialect=DIALECT))
         for name in compiled.positiontup or ():
             bind = compiled.binds[name]
-            writer = bind.type.dialect_impl(_DIALECT).bind_processor(_DIALECT)
+            writer = bind.type.dialect_impl(DIALECT).bind_processor(DIALECT)
             self._places.append((name, compiled.params[name], cast("Writer | None", writer)))
         self._sql = Sql(self._name, compiled.string)
         return self._sql

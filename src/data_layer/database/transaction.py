@@ -10,7 +10,6 @@ from typing import Any, Protocol, TypeVar
 
 import psycopg
 from psycopg.pq import TransactionStatus
-from sqlalchemy import Dialect
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from data_layer.concurrency import uninterrupted
@@ -62,11 +61,6 @@ class ConnectionSource(Protocol):
 
     observation: Observation
     """Receives what happens on its connections."""
-
-    @property
-    def dialect(self) -> Dialect:
-        """How SQLAlchemy speaks to the server."""
-        ...
 
     async def connect(self) -> AsyncConnection:
         """A connection that is alive as far as can be seen without asking the server.
