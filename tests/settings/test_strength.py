@@ -132,6 +132,23 @@ def test_a_long_secret_takes_no_longer() -> None:
     assert max(lengths) <= 40
 
 
+def test_nothing_is_measured_twice() -> None:
+    """Measuring is most of what checking settings for production takes."""
+    import zxcvbn
+
+    texts: list[str] = []
+    measure = zxcvbn.zxcvbn
+
+    def note(text: str, **rest: Any) -> Any:
+        texts.append(text)
+        return measure(text, **rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("zxcvbn.zxcvbn", note)
+        assert secret_weakness(RANDOM) is None
+    assert len(texts) == len(set(texts)) == 3, "the whole and its two halves"
+
+
 def test_a_secret_made_of_names_is_refused() -> None:
     name = "screenshots-primary-7.eu-central-1.example.com"
     (problem,) = refusals(db_host=name, session_secret=name)

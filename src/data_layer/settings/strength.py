@@ -75,7 +75,7 @@ def _weakness_of_long(secret: str, names: Collection[str]) -> str | None:
         return "is easy to guess"
     if not any(character.isdigit() for character in secret) and _measure(secret, names)[1] < _RANDOM_LETTERS:
         return "is made of words"
-    other_readings = (_without_runs(secret), *_decoded(secret))
+    other_readings = {_without_runs(secret), *_decoded(secret)} - {secret}
     if any(_guesses(reading, names) < min(_GUESSES, len(reading) / 2) for reading in other_readings):
         return "is easy to guess"
     return None
