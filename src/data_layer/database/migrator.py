@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -140,9 +140,9 @@ class Migrator:
                 state.require_migratable()
             _require_utf8(connection)
             missing = self._revisions[self._count_up_to(state.revision) : goal]
-            migrations = self._migrations(connection)
             for step in steps(missing, on_progress):
-                execute(step, connection, partial(migrations.upgrade, step.revision.identifier), self._attempts)
+                upgrade = partial(self._migrations.upgrade, connection, step.revision.identifier)
+                execute(step, connection, upgrade, self._attempts)
         return tuple(revision.identifier for revision in missing)
 
     def rollback(self, count: int = 1, *, on_progress: ProgressListener = ignore_progress) -> tuple[str, ...]:
@@ -163,9 +163,9 @@ class Migrator:
             state.require_migratable()
             applied = self._revisions[: self._count_up_to(state.revision)]
             undone = applied[::-1][:count]
-            migrations = self._migrations(connection)
             for step in steps(undone, on_progress):
-                execute(step, connection, partial(migrations.downgrade, self._before(step.revision)), self._attempts)
+                downgrade = partial(self._migrations.downgrade, connection, self._before(step.revision))
+                execute(step, connection, downgrade, self._attempts)
             if undone == applied[::-1]:
                 connection.execute(text(f"DROP TABLE IF EXISTS {VERSION_TABLE}"))
                 connection.commit()
@@ -209,11 +209,12 @@ class Migrator:
             with exclusive(connection, self._lock_wait, listener):
                 yield connection
 
-    def _migrations(self, connection: Connection) -> Migrations:
+    @cached_property
+    def _migrations(self) -> Migrations:
         # Alembic is loaded when there is something to migrate; a service that starts usually has nothing.
         from data_layer.database.migrations.alembic_commands import Migrations
 
-        return Migrations(connection, self._versions)
+        return Migrations(self._versions)
 
     def _count_up_to(self, revision: str | None) -> int:
         """How many migrations lead to a revision."""

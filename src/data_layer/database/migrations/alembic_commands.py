@@ -18,26 +18,27 @@ from data_layer.errors import MigrationError
 
 
 class Migrations:
-    """The migrations of a folder, to be run on one idle connection.
+    """The migrations of a folder, to be run on idle connections.
 
     Alembic's own commands read all files again for each migration, which for a new database takes as long as the rest.
     """
 
-    def __init__(self, connection: Connection, versions: Path = VERSIONS) -> None:
-        self._config = configuration(versions, connection)
-        self._scripts = ScriptDirectory.from_config(self._config)
+    def __init__(self, versions: Path = VERSIONS) -> None:
+        self._versions = versions
+        self._scripts = ScriptDirectory.from_config(configuration(versions))
 
-    def upgrade(self, revision: str) -> None:
+    def upgrade(self, connection: Connection, revision: str) -> None:
         """Run the missing migrations up to ``revision``, each in its own transaction."""
-        self._run(self._scripts._upgrade_revs, revision)  # noqa: SLF001  (Alembic's own commands pass it on like this)
+        # Alembic's own commands pass it on like this.
+        self._run(connection, self._scripts._upgrade_revs, revision)  # noqa: SLF001
 
-    def downgrade(self, revision: str) -> None:
+    def downgrade(self, connection: Connection, revision: str) -> None:
         """Undo the migrations after ``revision``, each in its own transaction."""
-        self._run(self._scripts._downgrade_revs, revision)  # noqa: SLF001  (see above)
+        self._run(connection, self._scripts._downgrade_revs, revision)  # noqa: SLF001  (see above)
 
-    def _run(self, find_steps: Callable[[str, Any], list[Any]], revision: str) -> None:
+    def _run(self, connection: Connection, find_steps: Callable[[str, Any], list[Any]], revision: str) -> None:
         with EnvironmentContext(
-            self._config,
+            configuration(self._versions, connection),
             self._scripts,
             fn=lambda current, _: find_steps(revision, current),
             destination_rev=revision,
