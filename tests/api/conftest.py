@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 import pytest
@@ -17,6 +18,19 @@ __all__ = ["logging_as_before"]
 @pytest.fixture
 def app(data: DataLayer) -> FastAPI:
     return create_app(data)
+
+
+@pytest.fixture(scope="session")
+def described() -> dict[str, Any]:
+    return {}
+
+
+@pytest.fixture
+def description(app: FastAPI, described: dict[str, Any]) -> dict[str, Any]:
+    """The description of the API, which is slow to make and the same for each application."""
+    if not described:
+        described.update(app.openapi())
+    return described
 
 
 @pytest.fixture

@@ -10,9 +10,7 @@ from uuid import uuid4
 
 import httpx
 import jsonschema  # type: ignore[import-untyped]
-import pytest
 from clients.schemas import Schema, resolved
-from fastapi import FastAPI
 
 from data_layer.web.errors import PROBLEM, title_of
 from tests.api.test_projects import owner, people
@@ -41,11 +39,6 @@ class Operation(NamedTuple):
 def shown(body: dict[str, Any]) -> Any:
     """The example of a body."""
     return body["example"] if "example" in body else next(iter(body["examples"].values()))["value"]
-
-
-@pytest.fixture
-def description(app: FastAPI) -> dict[str, Any]:
-    return app.openapi()
 
 
 def operations(description: dict[str, Any]) -> list[Operation]:

@@ -7,7 +7,6 @@ from typing import Any
 import httpx
 import pytest
 from clients.schemas import resolved
-from fastapi import FastAPI
 
 from data_layer import DataLayer
 from data_layer.schemas.actors import SYSTEM
@@ -16,11 +15,6 @@ from tests.api.test_projects import create, owner, people
 from tests.api.test_shares import project_with_page
 
 __all__ = ["owner", "people"]
-
-
-@pytest.fixture
-def description(app: FastAPI) -> dict[str, Any]:
-    return app.openapi()
 
 
 def headers_of(description: dict[str, Any], answer: dict[str, Any]) -> dict[str, bool]:
