@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
+
+gc.disable()  # What is imported and collected stays, so the garbage collector would look at it in vain.
+
+import asyncio
 import os
 import signal
 import tempfile
 import threading
-from collections.abc import AsyncIterator, Iterator
-from functools import partial
+from collections.abc import AsyncIterator, Iterable, Iterator
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
+import zxcvbn
 from sqlalchemy import make_url, text
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.util import LRUCache
+from typing_extensions import override
 
 from data_layer import DataLayer, Settings
 from data_layer.database.migrations import VERSION_TABLE
@@ -88,11 +96,6 @@ def pytest_xdist_auto_num_workers() -> int:
     return (os.cpu_count() or 1) + 1
 
 
-def pytest_sessionstart() -> None:
-    """What is collected stays, so the garbage collector would look at it in vain."""
-    gc.disable()
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that may take longest: with --dist=loadfile one that is begun last is waited for alone."""
     longest: dict[Path, tuple[bool, float]] = {}
@@ -121,6 +124,50 @@ def _no_settings_from_outside(tmp_path_factory: pytest.TempPathFactory) -> Itera
     yield
     os.chdir(folder)
     os.environ.update(saved)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _strength_is_measured_once() -> Iterator[None]:
+    """zxcvbn takes milliseconds for each secret, and most tests give it those of others. Its answers never change."""
+
+    @cache
+    def measured(password: str, user_inputs: tuple[str, ...]) -> Any:
+        return measure(password, user_inputs=user_inputs)
+
+    def remembered(password: str, user_inputs: Iterable[str]) -> Any:
+        return measured(password, tuple(user_inputs))
+
+    measure = zxcvbn.zxcvbn
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(zxcvbn, "zxcvbn", remembered)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _statements_are_compiled_once() -> Iterator[None]:
+    """Each test opens an engine, and all of them compile alike: what one has compiled, the next ones use."""
+    compiled = CompiledStatements(1000)
+
+    def make(*places: Any, **options: Any) -> AsyncEngine:
+        engine = create_async_engine(*places, **options)
+        engine.sync_engine._compiled_cache = compiled
+        return engine
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("data_layer.database.engine.create_async_engine", make)
+        yield
+
+
+class CompiledStatements(LRUCache[tuple[Any, ...], Any]):
+    """SQLAlchemy's cache of compiled statements, for engines that differ in their address only."""
+
+    @override
+    def get(self, key: tuple[Any, ...], default: Any = None) -> Any:
+        return super().get((type(key[0]), *key[1:]), default)
+
+    @override
+    def __setitem__(self, key: tuple[Any, ...], value: Any) -> None:
+        super().__setitem__((type(key[0]), *key[1:]), value)
 
 
 @pytest.fixture(autouse=True)
