@@ -58,7 +58,7 @@ class MailServer:
     ) -> AuthResult:
         is_right = isinstance(data, LoginPassword) and (data.login.decode(), data.password.decode()) == LOGIN
         self.logins += is_right
-        return AuthResult(success=is_right)
+        return AuthResult(success=is_right, handled=False)  # Else a wrong password is not answered at all.
 
 
 @asynccontextmanager
