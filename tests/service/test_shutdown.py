@@ -138,7 +138,7 @@ def test_what_does_not_end_in_time_is_ended(new_folder: Path, prepared: dict[str
     )
     environment: dict[str, Any] = prepared | {
         "SHUTDOWN_TIMEOUT": "3",
-        "SHUTDOWN_DELAY": "30",
+        "SHUTDOWN_DELAY": "15",
         "PYTHONPATH": str(new_folder),
     }
     with Service(new_folder, "start", **environment) as service:
