@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import statistics
 import subprocess
 import sys
@@ -185,6 +186,7 @@ async def all_clients(
         engine = create_async_engine(url, pool_size=POOL_SIZE, max_overflow=0)
         async with pool:
             await pool.wait()
+            gc.freeze()  # As a process that serves does, or looking at all that is imported is part of every candidate.
             yield data, pool, async_sessionmaker(engine, expire_on_commit=False)
         await engine.dispose()
 
