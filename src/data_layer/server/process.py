@@ -34,6 +34,7 @@ _CLOSE_SECONDS = 8.0
 
 _M_MMAP_THRESHOLD = -3  # malloc.h of glibc
 _LARGE_BLOCK = 256 * 1024
+_GARBAGE_THRESHOLD = 700  # As Python has it by default; commands begin with a higher one.
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +212,7 @@ class ServiceProcess:
         async with running, recording, data.mails.delivering(), exporting, metrics, application(data) as served:
             self._lifecycle.open(served)
             await self._stop.unless(self._observer.may_serve())
+            gc.set_threshold(_GARBAGE_THRESHOLD)
             gc.freeze()  # What was imported stays: looking at all of it for garbage stops every request for 0.2 s.
             self._http.start()
             with taking_over(self._channel, self._http):
