@@ -11,7 +11,7 @@ from psycopg import sql
 from data_layer.database.address import DatabaseAddress
 from data_layer.database.driver import DriverConnection, translated
 from data_layer.database.observation import Observation
-from data_layer.database.statements import Sql
+from data_layer.database.statements import DIALECT, Sql
 from data_layer.errors import DatabaseUnavailableError
 from data_layer.settings.database import DatabaseSettings
 
@@ -50,7 +50,7 @@ class Listener:
             DatabaseError: when it cannot be connected to.
         """
         listens = not (settings.db_pgbouncer and settings.db_direct_url is None)
-        _, place = address.url.get_dialect()().create_connect_args(address.url)
+        _, place = DIALECT.create_connect_args(address.url)
         limit = settings.db_connect_timeout * address.host_count
         with translated():
             connection = await DriverConnection.open(

@@ -8,10 +8,9 @@ from functools import lru_cache
 from typing import Any
 
 import orjson
-from sqlalchemy.dialects import postgresql
 
 from data_layer.database.engine import Database, driver_connection
-from data_layer.database.statements import Sql
+from data_layer.database.statements import DIALECT, Sql
 from data_layer.entities import AuditLog
 from data_layer.entities.enums import AuditAction, AuditCategory, AuditLevel
 
@@ -53,8 +52,7 @@ _CHUNK = 500  # Rows that are made ready in one go; the event loop runs in betwe
 COPY_NOW = Sql("audit_logs.copy", f"COPY audit_logs ({', '.join(COLUMNS)}) FROM STDIN")
 """For ``texts_of``, in a transaction; the database gives the time."""
 _COPY = Sql("audit_logs.copy", f"COPY audit_logs ({', '.join(COLUMNS)}, created_at) FROM STDIN")
-_DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy says nothing of its types.
-_TYPES = {column.name: column.type.compile(_DIALECT) for column in AuditLog.__table__.columns}
+_TYPES = {column.name: column.type.compile(DIALECT) for column in AuditLog.__table__.columns}
 _RECORD = ", ".join(f"{name} {kind}" for name, kind in _TYPES.items())
 _VALUES = ", ".join(
     f"coalesce({name}, '{{}}')" if place in _JSON_PLACES else name for place, name in enumerate(COLUMNS)

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import orjson
-from sqlalchemy.dialects import postgresql
 
+from data_layer.database.statements import DIALECT
 from data_layer.entities import Entity
 
 Texts = list[str | None]
@@ -20,7 +20,6 @@ Values = Mapping[str, Any]
 Shape = tuple[tuple[str, ...], int]
 """Which columns of a table are given, and in how many rows."""
 
-_DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy says nothing of its types.
 _EMPTY: dict[str, object] = {}
 
 
@@ -39,7 +38,7 @@ class NumberedRows:
         """Rows of a table as ``new``."""
         names, count = shape
         columns = entity.__table__.columns
-        types = [columns[name.removesuffix("_")].type.compile(_DIALECT) for name in names]
+        types = [columns[name.removesuffix("_")].type.compile(DIALECT) for name in names]
         lists = (", ".join(map(self.place, types)) for _ in range(count))
         return f"(VALUES {', '.join(f'({row})' for row in lists)}) AS new ({column_list(names)})"
 

@@ -7,9 +7,8 @@ from typing import NamedTuple, cast
 from uuid import UUID
 
 from sqlalchemy import Table, func, or_, select
-from sqlalchemy.dialects import postgresql
 
-from data_layer.database.statements import Sql, named
+from data_layer.database.statements import DIALECT, Sql, named
 from data_layer.entities import GeneratedCode, Generation, Share
 from data_layer.entities.code_body import packed_text, text_of
 from data_layer.entities.enums import GenerationStatus
@@ -17,9 +16,8 @@ from data_layer.repositories.repository import Repository, check_limit
 from data_layer.schemas.shares import SharedPage, ShareView
 
 _TABLE = cast("Table", GeneratedCode.__table__).alias("codes")
-_DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy has no types here
 _CODES = select(_TABLE.c.id.label("code_id"), packed_text(_TABLE).label("code"), _TABLE.c.code_stack).compile(
-    dialect=_DIALECT
+    dialect=DIALECT
 )
 
 # One statement decides and counts, so no view is lost and none is shown without being counted. The update waits for a
