@@ -23,8 +23,6 @@ from data_layer.schemas.audit import AuditFilter, AuditFull, AuditView
 from data_layer.services.maintenance import LOCK, MONTHS_AHEAD
 from tests.support import make_user, until
 
-NOW = datetime.now(UTC)
-THIS = Month.of(NOW)
 STATEMENTS = (
     "UPDATE {} SET description = 'changed'",
     "UPDATE {} SET user_id = NULL WHERE id = '{}'",
@@ -35,6 +33,15 @@ STATEMENTS = (
     "INSERT INTO {0} SELECT * FROM {0} ON CONFLICT (id) DO UPDATE SET description = 'changed'",
     "MERGE INTO {0} AS t USING {0} AS s ON t.id = s.id WHEN MATCHED THEN DELETE",
 )
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def this_month() -> Month:
+    """Asked for by each test, because a run may begin in one month and end in the next."""
+    return Month.of(now())
 
 
 @pytest.fixture
@@ -60,7 +67,7 @@ def entry_at(moment: datetime, **values: object) -> AuditLog:
 
 
 def ago(months: int) -> datetime:
-    month = THIS.plus(-months)
+    month = this_month().plus(-months)
     return datetime(month.year, month.month, 10, tzinfo=UTC)
 
 
@@ -86,12 +93,12 @@ async def months(data: DataLayer) -> list[Month]:
 async def test_months_are_made_ahead_and_used(trail: DataLayer) -> None:
     report = await trail.maintenance.run(SYSTEM)
 
-    expected = [THIS.plus(number) for number in range(MONTHS_AHEAD + 1)]
+    expected = [this_month().plus(number) for number in range(MONTHS_AHEAD + 1)]
     assert await months(trail) == expected
     assert report.is_complete
     assert report.audit_partitions_made == tuple(map(str, expected))
-    [entry] = await add(trail, entry_at(NOW))
-    assert (await where(trail))[entry] == THIS.table
+    [entry] = await add(trail, entry_at(now()))
+    assert (await where(trail))[entry] == this_month().table
     again = await trail.maintenance.run(SYSTEM)
     assert again.model_dump(exclude_defaults=True) == {}
     check = await asyncio.to_thread(trail.migrator.check)
@@ -99,17 +106,17 @@ async def test_months_are_made_ahead_and_used(trail: DataLayer) -> None:
 
 
 async def test_no_entry_is_ever_refused_for_its_time(trail: DataLayer) -> None:
-    moments = [datetime(1970, 1, 1, tzinfo=UTC), ago(30), ago(1), NOW, NOW + timedelta(days=4000)]
-    ids = await add(trail, *map(entry_at, moments), entry_at(NOW, id=first_id_at(NOW)))
+    moments = [datetime(1970, 1, 1, tzinfo=UTC), ago(30), ago(1), now(), now() + timedelta(days=4000)]
+    ids = await add(trail, *map(entry_at, moments), entry_at(now(), id=first_id_at(now())))
 
     assert set(await where(trail)) == set(ids)
 
 
 async def test_entries_in_the_default_partition_move_to_their_months_and_old_ones_end(trail: DataLayer) -> None:
-    kept = await add(trail, entry_at(ago(2)), entry_at(ago(1)), entry_at(NOW))
-    [future] = await add(trail, entry_at(NOW + timedelta(days=4000)))
+    kept = await add(trail, entry_at(ago(2)), entry_at(ago(1)), entry_at(now()))
+    [future] = await add(trail, entry_at(now() + timedelta(days=4000)))
     # By its id it is from 1970, but the database knows better: a wrong clock must not cost an entry.
-    [skewed] = await add(trail, entry_at(NOW, id=id_at(datetime(1970, 1, 2, tzinfo=UTC))))
+    [skewed] = await add(trail, entry_at(now(), id=id_at(datetime(1970, 1, 2, tzinfo=UTC))))
     [old] = await add(trail, entry_at(ago(3)))
     plan = await trail.maintenance.run(SYSTEM, dry_run=True)
     assert len(await where(trail)) == 6
@@ -118,14 +125,14 @@ async def test_entries_in_the_default_partition_move_to_their_months_and_old_one
 
     assert report.problems == ()
     assert await where(trail) == {
-        kept[0]: THIS.plus(-2).table,
-        kept[1]: THIS.plus(-1).table,
-        kept[2]: THIS.table,
+        kept[0]: this_month().plus(-2).table,
+        kept[1]: this_month().plus(-1).table,
+        kept[2]: this_month().table,
         future: "audit_logs_default",
         skewed: "audit_logs_default",
     }
     assert old not in await where(trail)
-    assert report.audit_partitions_moved == tuple(str(THIS.plus(-number)) for number in (2, 1, 0))
+    assert report.audit_partitions_moved == tuple(str(this_month().plus(-number)) for number in (2, 1, 0))
     assert plan.audit_partitions_moved == report.audit_partitions_moved
     assert plan.audit_partitions_made == report.audit_partitions_made
     check = await asyncio.to_thread(trail.migrator.check)
@@ -142,12 +149,12 @@ async def test_months_older_than_the_retention_are_dropped_whole(trail: DataLaye
 
     report = await trail.maintenance.run(SYSTEM)
 
-    assert report.audit_partitions_dropped == (str(THIS.plus(-3)),)
+    assert report.audit_partitions_dropped == (str(this_month().plus(-3)),)
     assert set(await where(trail)) == {ids[1]}
 
 
 async def test_entries_that_come_in_during_the_move_are_not_lost(trail: DataLayer) -> None:
-    first = await add(trail, *(entry_at(NOW) for _ in range(20)))
+    first = await add(trail, *(entry_at(now()) for _ in range(20)))
     added: list[UUID] = []
 
     async def write() -> None:
@@ -164,27 +171,27 @@ async def test_entries_that_come_in_during_the_move_are_not_lost(trail: DataLaye
 
     stored = await where(trail)
     assert {*first, *added} <= set(stored)
-    assert {stored[entry] for entry in first} == {THIS.table}
+    assert {stored[entry] for entry in first} == {this_month().table}
 
 
 async def test_an_interrupted_move_is_done_again(trail: DataLayer) -> None:
     ids = await add(trail, *(entry_at(ago(1)) for _ in range(5)))
     partitions = trail.maintenance._partitions
-    async for _ in partitions.copy_from_default(THIS.plus(-1)):
+    async for _ in partitions.copy_from_default(this_month().plus(-1)):
         break
     assert len(await where(trail)) == 5
 
     report = await trail.maintenance.run(SYSTEM)
 
     assert report.is_complete, report
-    assert await where(trail) == dict.fromkeys(ids, THIS.plus(-1).table)
+    assert await where(trail) == dict.fromkeys(ids, this_month().plus(-1).table)
 
 
 @pytest.mark.parametrize("count", [0, 3, 6, 7])
 async def test_a_month_moves_in_batches(trail: DataLayer, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     """Each entry once, the first and the last of a batch too; also when nothing is left for the last batch."""
     monkeypatch.setattr("data_layer.repositories.audit_partitions._MOVED_AT_ONCE", 3)
-    month, others = THIS.plus(-1), await add(trail, entry_at(ago(2)), entry_at(NOW))
+    month, others = this_month().plus(-1), await add(trail, entry_at(ago(2)), entry_at(now()))
     first = entry_at(ago(1), id=month.first_id)
     ids = await add(trail, *([first, *(entry_at(ago(1)) for _ in range(count - 1))] if count else []))
     partitions = trail.maintenance._partitions
@@ -205,7 +212,7 @@ async def test_a_month_moves_in_batches(trail: DataLayer, monkeypatch: pytest.Mo
 async def test_the_move_waits_for_no_lock_for_long_and_keeps_nobody_waiting(trail: DataLayer, table: str) -> None:
     """It gives up before PostgreSQL looks for deadlocks, and leaves the entries where they were."""
     [entry] = await add(trail, entry_at(ago(1)))
-    partitions, month = trail.maintenance._partitions, THIS.plus(-1)
+    partitions, month = trail.maintenance._partitions, this_month().plus(-1)
     async for _ in partitions.copy_from_default(month):
         pass
     async with trail.transaction() as tx:
@@ -235,23 +242,23 @@ async def test_a_busy_table_is_left_for_the_next_round(trail: DataLayer, monkeyp
     monkeypatch.setattr("data_layer.services.maintenance._ATTEMPTS", 1)
     async with trail.transaction() as tx:
         await tx.execute(text("LOCK TABLE audit_logs IN ACCESS SHARE MODE"))
-        tx.add(entry_at(NOW))
+        tx.add(entry_at(now()))
         await tx.flush()
         report = await asyncio.create_task(trail.maintenance.run(SYSTEM))
         assert not report.is_complete
         assert "audit partitions" in report.problems[0]
     assert (await trail.maintenance.run(SYSTEM)).is_complete
-    assert set((await where(trail)).values()) == {THIS.table}
+    assert set((await where(trail)).values()) == {this_month().table}
 
 
 @pytest.mark.parametrize("replication_role", ["origin", "replica", "local"])
 async def test_nobody_changes_an_entry(trail: DataLayer, replication_role: str) -> None:
     """Not even the superuser, as whom the tests connect, and not by applying changes as logical replication does."""
     await trail.maintenance.run(SYSTEM)
-    [entry, old] = await add(trail, entry_at(NOW), entry_at(datetime(1980, 1, 1, tzinfo=UTC)))
+    [entry, old] = await add(trail, entry_at(now()), entry_at(datetime(1980, 1, 1, tzinfo=UTC)))
     before = await where(trail)
 
-    for table, statement in product(("audit_logs", "audit_logs_default", THIS.table), STATEMENTS):
+    for table, statement in product(("audit_logs", "audit_logs_default", this_month().table), STATEMENTS):
         with pytest.raises(AppendOnlyError, match="never changed or removed"):
             async with trail.transaction() as tx:
                 await tx.execute(text(f"SET LOCAL session_replication_role = {replication_role}"))
@@ -299,9 +306,9 @@ async def test_protection_that_was_taken_away_is_restored_and_recorded(
     trail: DataLayer, change: str, restored: list[str]
 ) -> None:
     await trail.maintenance.run(SYSTEM)
-    expected = [name.format(THIS.table) for name in restored]
+    expected = [name.format(this_month().table) for name in restored]
     async with trail.transaction() as tx:
-        await tx.execute(text(change.format(THIS.table)))
+        await tx.execute(text(change.format(this_month().table)))
     planned = await trail.maintenance.run(SYSTEM, dry_run=True)
     assert await protection(trail) != await everything(trail)
 
@@ -368,7 +375,7 @@ async def test_the_first_month_is_made_while_entries_come_in(trail: DataLayer, m
 
     async def look(*arguments: Any) -> list[Month]:
         found = await really_look(*arguments)
-        late.extend(await add(trail, entry_at(NOW)))
+        late.extend(await add(trail, entry_at(now())))
         return found
 
     monkeypatch.setattr(type(service._partitions), "months_in_default", look)
@@ -376,4 +383,4 @@ async def test_the_first_month_is_made_while_entries_come_in(trail: DataLayer, m
     report = await trail.maintenance.run(SYSTEM)
 
     assert report.is_complete, report
-    assert await where(trail) == dict.fromkeys(late, THIS.table)
+    assert await where(trail) == dict.fromkeys(late, this_month().table)

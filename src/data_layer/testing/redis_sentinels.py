@@ -110,9 +110,8 @@ class RedisSentinels(RedisGroup):
     def fail_over(self) -> RedisServer:
         """Let the sentinels make a replica the primary, and wait until all agree; the old one becomes a replica."""
         old = self.primary
-        # Refused while one that has just ended still counts as under way.
-        wait_until(self._order_failover, "the sentinels began a failover", seconds=_WAITING_SECONDS)
-        return self.wait_for_new_primary(old)
+        wait_until(lambda: self._fail_over(old), "another server was the primary", seconds=_WAITING_SECONDS)
+        return self.primary
 
     def wait_for_new_primary(self, old: RedisServer) -> RedisServer:
         """Wait until all running sentinels agree on a primary that is not this one, and it is one."""
@@ -188,9 +187,17 @@ class RedisSentinels(RedisGroup):
         except redis.ConnectionError:
             return None
 
-    def _order_failover(self) -> bool:
-        self._awake()[0].execute("SENTINEL", "FAILOVER", self.master)
-        return True
+    def _fail_over(self, old: RedisServer) -> bool:
+        """Order a failover unless one is under way or done; whether it is done.
+
+        A sentinel gives one up on a machine that is too busy, and does not begin again unless the primary is down.
+        """
+        sentinel = self._awake()[0]
+        known = sentinel.execute("SENTINEL", "MASTER", self.master)
+        state = dict(zip(known[::2], known[1::2], strict=True))
+        if int(state["port"]) == old.port and "failover_in_progress" not in state["flags"]:
+            sentinel.execute("SENTINEL", "FAILOVER", self.master)
+        return self._agree_on_other_than(old)
 
     def _agree_on_other_than(self, old: RedisServer) -> bool:
         ports = {self._primary_port(sentinel) for sentinel in self._awake()}
