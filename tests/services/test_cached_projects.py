@@ -197,6 +197,20 @@ async def test_a_running_variant_is_shown_as_it_grows(data: DataLayer) -> None:
     assert without_pages(await seen(story)) == await stored(story)
 
 
+async def test_each_look_at_a_running_variant_loads_the_history_once(data: DataLayer) -> None:
+    story = await Story.begin(data, await stored_actor(data))
+    loads = 0
+
+    async def load() -> tuple[GenerationView, ...]:
+        nonlocal loads
+        loads += 1
+        return (story.generation,)
+
+    for number in (1, 2):
+        assert await data.generations._cached.history(story.project, "page", load) == (story.generation,)
+        assert loads == number
+
+
 async def test_a_history_that_nothing_writes_is_read_from_the_cache(data: DataLayer) -> None:
     story = await Story.begin(data, await stored_actor(data))
     await data.generations.cancel(story.actor, story.generation.id)

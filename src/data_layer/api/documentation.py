@@ -1,6 +1,10 @@
-"""The page at /docs: every call with its summary, without scripts and without anything from elsewhere.
+"""The description of the API (OpenAPI), and the page at /docs: every call with its summary.
 
-It stands on the origin of the session cookie, where whatever a script of somebody else's does, the person does.
+Operations refer to shared descriptions of failures: a hundred of them fail in the same two dozen ways. Links say what
+can be done with what was created; tools that test an API follow them.
+
+The page has no scripts and nothing from elsewhere. It stands on the origin of the session cookie, where whatever a
+script of somebody else's does, the person does.
 """
 
 from __future__ import annotations
@@ -28,6 +32,8 @@ _HEADERS = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
 }
+_FIRST_FAILURE = "400"
+Description = dict[str, Any]
 router = APIRouter(include_in_schema=False)
 _STYLE = "body{font-family:sans-serif;max-width:60em;margin:2em auto;padding:0 1em}td{padding:.3em 1em .3em 0}"
 
@@ -151,11 +157,6 @@ async def show_documentation(request: Request) -> HTMLResponse:
     )
 
 
-_FIRST = "400"
-
-Description = dict[str, Any]
-
-
 def share_failures(description: Description) -> None:
     """Move what operations have in common into ``components``; call it when all answers are complete.
 
@@ -177,7 +178,11 @@ def _usual(description: Description) -> Iterator[tuple[Description, str]]:
         for operation in operations.values():
             responses = operation["responses"]
             for status, answer in responses.items():
-                if status >= _FIRST and answer["description"] == title_of(int(status)) and PROBLEM in answer["content"]:
+                if (
+                    status >= _FIRST_FAILURE
+                    and answer["description"] == title_of(int(status))
+                    and PROBLEM in answer["content"]
+                ):
                     yield responses, status
 
 

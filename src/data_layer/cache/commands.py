@@ -169,8 +169,8 @@ class Dispatcher:
     """Sends requests, and repeats them where that is allowed.
 
     A request whose connection broke is sent once more if it is repeatable. One that was certainly not carried out is
-    sent until it arrives, within the time limit: it was not even written, or the server is no longer a primary, or it
-    refused the request because another server holds the keys.
+    sent until it arrives, within the time limit: it was not even written, or the server became a replica, or it refused
+    the request because another server holds the keys.
 
     Args:
         time_limit: seconds for a request with all that may have to be done for it.

@@ -268,7 +268,7 @@ FAILED_BEFORE = (
     "let the error leave the `async with` block, and repeat the transaction"
 )
 
-# What libpq says when there is no connection, and thus no state: the first line that fits counts.
+# What libpq says when it cannot connect, so that the server sends no SQLSTATE: the first line that fits counts.
 _ADVICE_TLS = "check DB_SSL, DB_SSL_CA, DB_SSL_CERT and DB_SSL_KEY"
 _REFUSALS: tuple[tuple[tuple[str, ...], type[DatabaseError], str], ...] = (
     (

@@ -78,7 +78,7 @@ _IMPORTED = {
 def _record(generation: Shape, codes: Shape, entry: Shape, usage: Shape, *, is_owner_acting: bool) -> NumberedSql:
     """The statement for rows of these shapes; there are few, because the same columns are given again and again.
 
-    What stands in several rows is sent once, because each parameter costs all three: us, the driver and the server.
+    What stands in several rows is sent once: each parameter costs time in this process and in the server.
     """
     new = NumberedRows()
     creator, is_allowed = "NULL", ""

@@ -34,7 +34,7 @@ _CLOSE_SECONDS = 8.0
 
 _M_MMAP_THRESHOLD = -3  # malloc.h of glibc
 _LARGE_BLOCK = 256 * 1024
-_GARBAGE_THRESHOLD = 700  # As Python has it by default; commands begin with a higher one.
+_GARBAGE_THRESHOLD = 700  # As Python 3.11 has it; ``cli.main`` begins with a higher one.
 
 
 @dataclass(frozen=True, slots=True)

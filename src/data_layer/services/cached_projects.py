@@ -74,8 +74,16 @@ class CachedProjects:
         await self._pages_of(project.user_id)
         opened = await self._opened(project.id)
         key = f"history_of:{project.id}:{opened.pages}:{shape}"
-        page = await self._cache.get_or_load(key, load, CACHED_SECONDS, as_type=_Page)
-        return await load() if any(generation.status.is_running for generation in page) else page
+        is_new = False
+
+        async def load_now() -> _Page:
+            nonlocal is_new
+            is_new = True
+            return await load()
+
+        page = await self._cache.get_or_load(key, load_now, CACHED_SECONDS, as_type=_Page)
+        is_running = any(generation.status.is_running for generation in page)
+        return await load() if is_running and not is_new else page
 
     async def _opened(self, project_id: UUID) -> _Opened:
         return await self._cache.get_or_load(

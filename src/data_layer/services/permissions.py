@@ -226,7 +226,7 @@ def acting_account_inactive() -> PermissionDeniedError:
 def reading_entry(
     actor: Actor, owner_id: UUID, description: str, reason: object, *, resource_type: str, resource_id: str
 ) -> AuditLog:
-    """The audit entry of a moderator who reads somebody else's work.
+    """Return the audit entry for a moderator's look at somebody else's work.
 
     Raises:
         InvalidValueError: the reason is empty or has more than 1000 characters.

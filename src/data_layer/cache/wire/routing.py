@@ -459,7 +459,7 @@ class ClusterRouting:
 
 def _slot_range(shard: list[Any], asked: ServerAddress) -> SlotRange:
     start, end, (host, port, *_), *_ = shard
-    # A node that does not know its own name leaves it to the caller, who has reached it.
+    # A node that does not know its own name gives none: it is at the address that was asked.
     return start, end, (host.decode() if host not in {None, b"", b"?"} else asked.host, port)
 
 
