@@ -71,7 +71,7 @@ lint: $(to_develop) ## Check format and style
 	@$(bin)/ruff check
 
 types: $(to_develop) ## Check the types
-	@$(bin)/mypy --num-workers=2 src tests tools
+	@$(bin)/mypy --num-workers=2 src tests tools benchmarks
 
 docs: $(to_document) ## Build the site (docs/_build/html), warnings are errors; `make test` checks its links and samples
 	@$(bin)/python -m sphinx --fail-on-warning --fresh-env --quiet docs docs/_build/html

@@ -91,7 +91,7 @@ async def bench_validation(data: DataLayer, url: str, options: argparse.Namespac
     """Hot: from the copy of this process. Via Redis: that copy is dropped each time."""
     user_id = await new_user(data)
     tokens = [(await data.sessions.create(user_id)).token.get_secret_value() for _ in range(64)]
-    near = data.sessions._near  # noqa: SLF001  (to measure what happens without it)
+    near = data.sessions._copies.near  # noqa: SLF001  (to measure what happens without it)
     while not near.by_key:
         await data.sessions.validate(tokens[0])
         await asyncio.sleep(0.01)

@@ -212,9 +212,9 @@ def questions(users: list[UUID], count: int) -> dict[str, Callable[[], AuditFilt
         "newest": AuditFilter,
         "of a user": lambda: AuditFilter(user_id=_random.choice(users)),
         "of a user on a day": day_of_user,
-        "warnings": lambda: AuditFilter(levels=("warning",)),  # type: ignore[arg-type]  # pydantic reads it.
-        "failed logins": lambda: AuditFilter(actions=("security_login_failed",)),  # type: ignore[arg-type]
-        "about security": lambda: AuditFilter(categories=("security",)),  # type: ignore[arg-type]
+        "warnings": lambda: AuditFilter(levels=("warning",)),
+        "failed logins": lambda: AuditFilter(actions=("security_login_failed",)),
+        "about security": lambda: AuditFilter(categories=("security",)),
         "on a day": some_day,
         "of a request": lambda: AuditFilter(correlation_id=f"request-{_random.randrange(1, count)}"),
     }

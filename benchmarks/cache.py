@@ -55,7 +55,7 @@ def who_can(peers: list[Peer], verb: str) -> list[Peer]:
 
 async def measure_memory(port: int) -> float:
     """Bytes that the near copy needs for a value of 1024 bytes, key and bookkeeping included."""
-    async with Cache(settings_for(port, redis_near_size=2**30).redis) as cache:
+    async with Cache(settings_for(port, redis_near_size=2**30)) as cache:
         names = [f"memory-{number}" for number in range(COPIES)]
         await cache.set_many(dict.fromkeys(names, VALUE), LIVES_SECONDS)
         await until_near_copy_answers(cache)
@@ -80,7 +80,7 @@ async def measure_miss(port: int, calls: int) -> dict[str, float]:
         await asyncio.sleep(0.001)
         return VALUE
 
-    async with Cache(settings_for(port, redis_near_size=0).redis) as cache:
+    async with Cache(settings_for(port, redis_near_size=0)) as cache:
         candidates: dict[str, Callable[[str], Awaitable[Any]]] = {
             "a value in Redis": lambda _: cache.get_or_load("there", load, LIVES_SECONDS),
             "one round trip (get)": lambda _: cache.get("absent"),

@@ -56,7 +56,7 @@ async def measure_invalidation(port: int, writes: int) -> dict[str, dict[str, fl
     """Milliseconds: median and 99th percentile."""
     ours: list[float] = []
     raw: list[float] = []
-    async with another_process(port) as writer, Cache(settings_for(port).redis) as cache, tracking(port) as messages:
+    async with another_process(port) as writer, Cache(settings_for(port)) as cache, tracking(port) as messages:
         writer.order(-1)
         await writer.began()
         await until_near_copy_answers(cache)
@@ -120,7 +120,7 @@ async def write_when_told(port: int) -> None:
     loop = asyncio.get_running_loop()
     orders: Any = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(orders), sys.stdin)
-    async with Cache(settings_for(port).redis) as cache:
+    async with Cache(settings_for(port)) as cache:
         while line := await orders.readline():
             began = time.monotonic()
             await cache.set(KEY, VALUE | {"number": int(line)}, LIVES_SECONDS)

@@ -19,6 +19,7 @@ from node_loop import NodeLoop, node_loop
 
 from data_layer.cache import Cache
 from data_layer.config import Settings
+from data_layer.settings.redis import RedisSettings
 
 Operation = Callable[[], Awaitable[Any]]
 
@@ -46,8 +47,8 @@ class Turns:
         return next(self._names)
 
 
-def settings_for(port: int, **values: Any) -> Settings:
-    return Settings(redis_host="127.0.0.1", redis_port=port, redis_key_prefix=PREFIX, **values)
+def settings_for(port: int, **values: Any) -> RedisSettings:
+    return Settings(redis_host="127.0.0.1", redis_port=port, redis_key_prefix=PREFIX, **values).redis
 
 
 class Peer:

@@ -21,6 +21,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -209,16 +210,16 @@ def _listing(order: ProjectOrder) -> Operation:
 
 def _sums(*by: UsageGroup, whose: str) -> Operation:
     today = datetime.now(UTC).date()
-    month = {"first_day": today - timedelta(days=30), "last_day": today}
 
     def sums(data: DataLayer, place: Place) -> Awaitable[object]:
+        of_month = partial(data.usage.sums, SYSTEM, by, first_day=today - timedelta(days=30), last_day=today)
         match whose:
             case "person":
-                return data.usage.sums(SYSTEM, by, user_id=place.user_id, **month)
+                return of_month(user_id=place.user_id)
             case "project":
-                return data.usage.sums(SYSTEM, by, everyone=True, project_id=place.project_id, **month)
+                return of_month(everyone=True, project_id=place.project_id)
             case _:
-                return data.usage.sums(SYSTEM, by, everyone=True, **month)
+                return of_month(everyone=True)
 
     return sums
 
@@ -330,7 +331,7 @@ def statements_of(data: DataLayer) -> Iterator[list[tuple[str, Any]]]:
         return await execute(self, query, params, **options)
 
     event.listen(data.database.engine.sync_engine, "before_cursor_execute", remember)
-    DriverConnection.execute = execute_and_remember  # type: ignore[method-assign,assignment]
+    DriverConnection.execute = execute_and_remember  # type: ignore[method-assign]
     try:
         yield sent
     finally:
@@ -345,10 +346,11 @@ async def plans(data: DataLayer, operation: Operation, place: Place) -> list[str
     found = []
     async with await connected(data) as connection:
         for statement, parameters in sent:
-            text = statement if isinstance(statement, str) else str(statement)
-            if not text.lstrip().upper().startswith(("SELECT", "WITH")):
+            if not statement.lstrip().upper().startswith(("SELECT", "WITH")):
                 continue
-            cursor = await connection.execute(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {text}".encode(), parameters)
+            cursor = await connection.execute(
+                f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}".encode(), parameters
+            )
             [(plan,)] = await cursor.fetchall()
             found.append(described(plan[0]))
     return found

@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from measuring import Operation
-from node_loop import node_loop
+from node_loop import NodeLoop, node_loop
 from projects import Orm, Ours, Raw, Rows, compare, report, typeorm_connection
 from redis.asyncio import Redis
 from rich.console import Console
@@ -87,13 +87,13 @@ class RawPerson(Raw):
     """By hand."""
 
     def __init__(self, pool: Any, rows: Rows, redis: Redis, key: str, disk: Bare) -> None:
-        super().__init__(pool, rows)
-        self._redis = redis
+        super().__init__(pool, redis, rows)
         self._key = key
         self._disk = disk
 
     async def _check(self) -> None:
         found = await self._redis.get(self._key)
+        assert found is not None
         assert json.loads(found)["user_id"] == str(self._rows.user.id)
 
     async def open(self) -> None:
@@ -200,7 +200,7 @@ async def bench(folder: Path, redis_url: str, threads: ThreadPoolExecutor, round
         task = typeorm_task(data, people, [found for _, found in begun], folder)
         async with node_loop(folder / "node", "typeorm_mix.mjs", task) as peer:
             each = list(zip(people, begun, keys, strict=True))
-            candidates = {
+            candidates: dict[str, Operation | NodeLoop] = {
                 "data layer": mixed([OurPerson(data, rows, token) for rows, (token, _), _ in each]),
                 "by hand": mixed([RawPerson(pool, rows, redis, key, disk) for rows, _, key in each]),
                 "SQLAlchemy ORM": mixed([OrmPerson(orm_sessions, rows, found, disk) for rows, (_, found), _ in each]),

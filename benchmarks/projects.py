@@ -253,7 +253,8 @@ class Raw:
     async def _all(self, sql: str, *values: object) -> list[dict[str, Any]]:
         async with self._pool.connection() as connection:
             cursor = connection.cursor(row_factory=dict_row)
-            return await (await cursor.execute(sql, values, prepare=True)).fetchall()
+            rows: list[dict[str, Any]] = await (await cursor.execute(sql, values, prepare=True)).fetchall()
+            return rows
 
     async def open(self) -> None:
         assert await self._all(OPEN, self._rows.next_id())

@@ -164,7 +164,8 @@ class Boto3:
         await self._run(lambda: self._client.put_object(Bucket=BUCKET, Key=key, Body=content))
 
     async def get(self, key: str) -> int:
-        return await self._run(lambda: len(self._client.get_object(Bucket=BUCKET, Key=key)["Body"].read()))
+        size: int = await self._run(lambda: len(self._client.get_object(Bucket=BUCKET, Key=key)["Body"].read()))
+        return size
 
     async def _run(self, call: Callable[[], Any]) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)

@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from datetime import date, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -26,7 +27,7 @@ from data_layer import DataLayer, Settings
 from data_layer.schemas.actors import SYSTEM
 from data_layer.schemas.usage import UsageGroup
 
-MONTH = {"first_day": date(2026, 8, 1), "last_day": date(2026, 8, 31)}
+FIRST_DAY, LAST_DAY = date(2026, 8, 1), date(2026, 8, 31)
 PEOPLE = """
 INSERT INTO users (id, email, first_name, last_name)
 SELECT md5('person' || n)::uuid, n || '@example.com', 'A', 'B' FROM generate_series(0, 999) AS n
@@ -79,21 +80,19 @@ async def measure(query: Query, rounds: int) -> list[float]:
 
 
 def queries(data: DataLayer, person: UUID, project: UUID) -> dict[str, Query]:
-    sums = data.usage.sums
+    sums = partial(data.usage.sums, SYSTEM, first_day=FIRST_DAY, last_day=LAST_DAY)
 
     async def direct() -> None:
         async with data.transaction() as tx:
             (await tx.execute(text(DIRECT))).all()
 
     return {
-        "a person's, by model": lambda: sums(SYSTEM, [UsageGroup.MODEL], user_id=person, **MONTH),
-        "a person's, by day and project": lambda: sums(
-            SYSTEM, [UsageGroup.DAY, UsageGroup.PROJECT], user_id=person, **MONTH
-        ),
-        "a project's, by stack": lambda: sums(SYSTEM, [UsageGroup.STACK], everyone=True, project_id=project, **MONTH),
-        "everybody's, by model": lambda: sums(SYSTEM, [UsageGroup.MODEL], everyone=True, **MONTH),
-        "everybody's, by day": lambda: sums(SYSTEM, [UsageGroup.DAY], everyone=True, **MONTH),
-        "everybody's, by person": lambda: sums(SYSTEM, [UsageGroup.PERSON], everyone=True, **MONTH),
+        "a person's, by model": lambda: sums([UsageGroup.MODEL], user_id=person),
+        "a person's, by day and project": lambda: sums([UsageGroup.DAY, UsageGroup.PROJECT], user_id=person),
+        "a project's, by stack": lambda: sums([UsageGroup.STACK], everyone=True, project_id=project),
+        "everybody's, by model": lambda: sums([UsageGroup.MODEL], everyone=True),
+        "everybody's, by day": lambda: sums([UsageGroup.DAY], everyone=True),
+        "everybody's, by person": lambda: sums([UsageGroup.PERSON], everyone=True),
         "(for comparison) everybody's entries": direct,
     }
 
@@ -115,7 +114,7 @@ async def measured(data: DataLayer, name: str, rate: float, options: argparse.Na
     async with data.transaction() as tx:
         days = (await tx.execute(text("SELECT count(*) FROM usage_days"))).scalar_one()
         some = text("SELECT user_id, project_id FROM usage_days WHERE day >= :day LIMIT 1")
-        row = (await tx.execute(some.bindparams(day=MONTH["first_day"] + timedelta(days=9)))).one()
+        row = (await tx.execute(some.bindparams(day=FIRST_DAY + timedelta(days=9)))).one()
     table = Table(
         title=f"{name}: {options.entries:,} entries, {days:,} rows of days, inserted {rate:,.0f}/s in batches"
     )
