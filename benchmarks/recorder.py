@@ -172,7 +172,7 @@ def hearing(sender: Application) -> float:
         tape = Tape()
         start = time.perf_counter()
         for message in heard:
-            tape.hear(message)
+            tape.record(message)
         durations.append((time.perf_counter() - start) / len(sender.messages))
     return statistics.median(durations) * 1e6
 

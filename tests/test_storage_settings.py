@@ -15,7 +15,7 @@ from data_layer.settings.storage import StorageSettings
 from data_layer.storage import AzureLocation, AzureStorage, LocalStorage, S3Storage
 from data_layer.storage.selection import local_url_signer, make_storage
 from data_layer.storage.signing.local import LocalUrlSigner
-from data_layer.storage.signing.terms import Terms
+from data_layer.storage.signing.request import SigningRequest
 
 KEY = "c2VjcmV0LWtleS1vZi10aGUtYWNjb3VudA=="
 ACCOUNT = f"DefaultEndpointsProtocol=https;AccountName=pictures;AccountKey={KEY};EndpointSuffix=core.windows.net"
@@ -174,8 +174,8 @@ def _signer(settings: Settings) -> LocalUrlSigner:
 def test_local_signatures_outlive_a_change_of_the_secret() -> None:
     old: dict[str, Any] = {"storage_signing_secret": "a" * 32}
     both: dict[str, Any] = {"storage_signing_secret": "b" * 32, "storage_signing_secret_previous": "a" * 32}
-    terms = Terms("a", "GET", now=datetime.now(UTC), seconds=60)
-    signed = _signer(Settings(**old)).sign(terms)
+    request = SigningRequest("a", "GET", now=datetime.now(UTC), seconds=60)
+    signed = _signer(Settings(**old)).sign(request)
     query = dict(part.split("=") for part in signed.url.partition("?")[2].split("&"))
     assert _signer(Settings(**both)).verify("GET", "a", query).method == "GET"
     assert problems(storage_signing_secret_previous="a" * 32)

@@ -19,7 +19,7 @@ from data_layer import DataLayer, Settings
 from data_layer.database.driver import needs_new_connection, translate, translated
 from data_layer.database.engine import driver_connection
 from data_layer.database.listener import Listener
-from data_layer.database.statements import Sql
+from data_layer.database.statements import NamedQuery
 from data_layer.entities.enums import UserStatus
 from data_layer.errors import (
     ConcurrentChangeError,
@@ -279,10 +279,10 @@ async def test_a_copy_and_a_listener_say_it_in_our_words_too(data: DataLayer, se
             await copy.write("no id\n")
     listener = await Listener.open(data.database.address, settings.database, "channel", time_limit=5)
     with pytest.raises(SchemaMismatchError):
-        await listener.fetch_one(Sql("test", "SELECT nothing FROM users"), ())
+        await listener.fetch_one(NamedQuery("test", "SELECT nothing FROM users"), ())
     await listener.close()
     with pytest.raises(DatabaseUnavailableError):
-        await listener.fetch_one(Sql("test", "SELECT 1"), ())
+        await listener.fetch_one(NamedQuery("test", "SELECT 1"), ())
 
 
 class TestManyValues:
@@ -315,7 +315,7 @@ class TestManyValues:
             assert await tx.stored_files.used_in_rows(keys) == set()
             assert await tx.stored_files.removable(ids=ids, keys=keys) == []
             assert await tx.stored_files.mark_deleted(ids) == []
-            assert await tx.stored_files.give_up(ids) == []
+            assert await tx.stored_files.abandon(ids) == []
             await tx.stored_files.forget(ids)
             assert await tx.files.remove(*ids) == []
 

@@ -12,7 +12,7 @@ from sqlalchemy import func, select, text, union_all, update
 
 from data_layer import DataLayer, Settings
 from data_layer.context import request_context
-from data_layer.database.statements import Sql, named
+from data_layer.database.statements import NamedQuery, named
 from data_layer.entities import Project, User
 from data_layer.errors import DuplicateError, PoolTimeoutError, StatementTimeoutError
 from data_layer.observability.log import FIELDS
@@ -33,10 +33,10 @@ def events(caplog: pytest.LogCaptureFixture, name: str) -> list[dict[str, Any]]:
     return [getattr(record, FIELDS) for record in caplog.records if record.getMessage() == name]
 
 
-async def running_text(data: DataLayer, answer: Sql | str, parameters: Sequence[Any] = ()) -> str:
+async def running_text(data: DataLayer, answer: NamedQuery | str, parameters: Sequence[Any] = ()) -> str:
     """What the server says that it is executing while it executes this."""
     async with data.transaction() as tx:
-        if isinstance(answer, Sql):
+        if isinstance(answer, NamedQuery):
             row = await tx.users._session.fetch_one(answer, parameters)
             return str(row[0]) if row else ""
         return str((await tx.execute(text(answer))).scalar_one())
@@ -140,7 +140,7 @@ class TestSlowStatements:
         assert "private" not in str(fields)
 
     async def test_one_that_failed_says_why(self, data: DataLayer, caplog: pytest.LogCaptureFixture) -> None:
-        sleep = Sql("tests.sleep", "SELECT pg_sleep(30)")
+        sleep = NamedQuery("tests.sleep", "SELECT pg_sleep(30)")
         with pytest.raises(StatementTimeoutError):
             async with data.transaction() as tx:
                 await tx.execute(text("SET LOCAL statement_timeout = 250"))
@@ -204,13 +204,13 @@ class TestComments:
     def settings(self, settings: Settings) -> Settings:
         return settings.replaced(db_sql_comments=True)
 
-    @pytest.mark.parametrize("sql", [Sql("tests.current", CURRENT), CURRENT], ids=["driver", "sqlalchemy"])
+    @pytest.mark.parametrize("sql", [NamedQuery("tests.current", CURRENT), CURRENT], ids=["driver", "sqlalchemy"])
     async def test_the_server_sees_the_correlation_id(self, data: DataLayer, sql: str) -> None:
         assert await running_text(data, sql) == CURRENT
         with request_context(correlation_id="abc/1"):
             assert await running_text(data, sql) == f"{CURRENT} /*correlation_id='abc%2F1'*/"
 
-    @pytest.mark.parametrize("sql", [Sql("tests.current", CURRENT), CURRENT], ids=["driver", "sqlalchemy"])
+    @pytest.mark.parametrize("sql", [NamedQuery("tests.current", CURRENT), CURRENT], ids=["driver", "sqlalchemy"])
     async def test_the_server_sees_the_span(self, data: DataLayer, sql: str) -> None:
         comments = data.database.observation.comments
         assert comments
@@ -231,7 +231,7 @@ class TestComments:
                 stored.first_name = "100 % %s"
             async with data.transaction() as tx:
                 assert (await tx.users.get(user.id)).first_name == "100 % %s"
-            seen = [await running_text(data, sql) for sql in (Sql("tests.current", CURRENT), CURRENT)]
+            seen = [await running_text(data, sql) for sql in (NamedQuery("tests.current", CURRENT), CURRENT)]
         for comment in (each.removeprefix(CURRENT) for each in seen):
             assert comment.startswith(" /*correlation_id='%2A%2F")
             assert comment.endswith("'*/")
@@ -250,12 +250,12 @@ class TestComments:
 
 async def test_without_the_setting_nothing_is_added(data: DataLayer) -> None:
     with request_context(correlation_id="abc"):
-        assert await running_text(data, Sql("tests.current", CURRENT)) == CURRENT
+        assert await running_text(data, NamedQuery("tests.current", CURRENT)) == CURRENT
 
 
 async def test_a_name_is_not_part_of_the_text(data: DataLayer) -> None:
     address = data.settings.database.database_url
     assert address
     async with await psycopg.AsyncConnection.connect(address.get_secret_value()) as connection:
-        cursor = await connection.execute(Sql("tests.one", "SELECT %s"), ("1",))
+        cursor = await connection.execute(NamedQuery("tests.one", "SELECT %s"), ("1",))
         assert await cursor.fetchone() == ("1",)

@@ -16,7 +16,7 @@ from data_layer import DataLayer, Settings
 from data_layer.database.address import direct_address
 from data_layer.database.listener import Listener
 from data_layer.database.migrator import Migrator
-from data_layer.database.statements import Sql
+from data_layer.database.statements import NamedQuery
 from tests.database.connection_helpers import settings_for
 from tests.support import make_code, make_project, make_user
 
@@ -168,7 +168,7 @@ async def test_listener_and_migrations_have_the_same_session(data: DataLayer, pr
     expected = ("UTF8", "UTC", "ISO, MDY", "read committed", "hex")
     listener = await Listener.open(direct_address(preset.database), preset.database, "channel", time_limit=10)
     try:
-        assert await listener.fetch_one(Sql("test", question), ()) == expected
+        assert await listener.fetch_one(NamedQuery("test", question), ()) == expected
     finally:
         await listener.close()
     migrator = Migrator(direct_address(preset.database))

@@ -19,7 +19,7 @@ from data_layer.errors import FileNotFoundInStorageError, InvalidStorageKeyError
 from data_layer.storage import LocalStorage
 from data_layer.storage.arguments import Description
 from data_layer.storage.local.attributes import Attributes, Sidecars
-from data_layer.storage.local.files import Destination, Draft
+from data_layer.storage.local.files import AtomicFileWriter, Destination
 from data_layer.storage.local.folder import StorageFolder
 
 
@@ -247,7 +247,7 @@ async def test_an_upload_into_a_new_folder_leaves_nothing_in_memory(storage: Loc
         await storage.upload(b"x", "new/folder/a", "text/plain")
         assert not await storage.exists("missing/a")
         await storage.close()  # The threads have let go, too.
-        assert not [kept for kept in gc.get_objects() if isinstance(kept, Draft | FileNotFoundError)]
+        assert not [kept for kept in gc.get_objects() if isinstance(kept, AtomicFileWriter | FileNotFoundError)]
     finally:
         gc.enable()
 
@@ -300,7 +300,7 @@ async def test_a_reader_that_is_overtaken_between_file_and_sidecar_starts_again(
         monkeypatch.setattr(Sidecars, "read", real)
         for version in (b"second", b"third"):
             destination = Destination("a", ("a",), Description("text/plain", {"version": version.decode()}))
-            Draft(StorageFolder(folder), destination, 100).store(version)
+            AtomicFileWriter(StorageFolder(folder), destination, 100).store(version)
         return real(sidecars, key)
 
     monkeypatch.setattr(Sidecars, "read", overtaken)

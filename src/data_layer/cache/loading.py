@@ -162,7 +162,7 @@ class Loading:
 
     async def _find(self, spec: _LoadSpec, answer: _Answer | None) -> _Found:
         """What another process stores, or else what the loader gives; ``answer`` is what Redis has said already."""
-        asked, give_up, force = monotonic(), monotonic() + LONGEST_WAIT, spec.force
+        asked, deadline, force = monotonic(), monotonic() + LONGEST_WAIT, spec.force
         pauses = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE, factor=1.5)
         while True:
             if answer is None:
@@ -178,7 +178,7 @@ class Loading:
                 force = True
             elif answer.state != markers.WAIT:
                 return await self._load(spec, answer)
-            elif asked > give_up:
+            elif asked > deadline:
                 return await self._load(spec, _CLOSED)
             else:
                 await self._tracking.wait_for_change(spec.key, pauses.next())

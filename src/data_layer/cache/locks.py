@@ -92,9 +92,9 @@ class Lock:
             raise self._loss()
 
     async def _acquire(self) -> None:
-        give_up, pauses = monotonic() + self._wait, Backoff(_FIRST_PAUSE, _LONGEST_PAUSE, factor=1.5)
+        deadline, pauses = monotonic() + self._wait, Backoff(_FIRST_PAUSE, _LONGEST_PAUSE, factor=1.5)
         while not await self._try():
-            rest = min(pauses.next(), give_up - monotonic())
+            rest = min(pauses.next(), deadline - monotonic())
             if rest <= 0:
                 raise LockNotAcquiredError(f"the lock for {self._shown} stayed taken for {self._wait:g} s")
             await self._tracking.wait_for_change(self._key, rest)

@@ -21,7 +21,7 @@ from sqlalchemy.exc import DBAPIError, PendingRollbackError, SQLAlchemyError, St
 from sqlalchemy.exc import TimeoutError as PoolExhausted
 from sqlalchemy.orm.exc import StaleDataError
 
-from data_layer.database.statements import NumberedSql
+from data_layer.database.statements import NumberedQuery
 from data_layer.entities import Entity
 from data_layer.entities.triggers import APPEND_RULE, GENERATION_RULE, MOVE_RULE, USAGE_RULE, VERSION_RULE
 from data_layer.errors import (
@@ -466,7 +466,7 @@ class DriverConnection(psycopg.AsyncConnection[Any]):
         self, query: Any, params: Any = None, *, prepare: bool | None = None, binary: bool = False
     ) -> psycopg.AsyncCursor[Any]:
         """Execute a statement with a cursor of its own."""
-        if not isinstance(query, NumberedSql):
+        if not isinstance(query, NumberedQuery):
             return await super().execute(query, params, prepare=prepare, binary=binary)
         return await psycopg.AsyncRawCursor(self).execute(query, params, prepare=prepare, binary=binary)
 

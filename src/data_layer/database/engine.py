@@ -24,15 +24,15 @@ from data_layer.database.address import DatabaseAddress, session_statement, sess
 from data_layer.database.driver import NO_CONNECTION_FREE, READ_ONLY, DriverConnection, translated
 from data_layer.database.observation import Observation
 from data_layer.database.schema_check import SchemaState, read_schema_state
-from data_layer.database.statements import Sql, Statement
+from data_layer.database.statements import NamedQuery, Statement
 from data_layer.errors import DatabaseOverloadedError, DatabaseUnavailableError, NotInitializedError, PoolTimeoutError
 from data_layer.observability.log import get_log
 from data_layer.settings.database import DatabaseSettings
 
 log = get_log(__name__)
 
-BEGIN: Final = Sql("transaction.begin", "BEGIN")
-_BEGIN_READ_COMMITTED: Final = Sql("transaction.begin", "BEGIN ISOLATION LEVEL READ COMMITTED")
+BEGIN: Final = NamedQuery("transaction.begin", "BEGIN")
+_BEGIN_READ_COMMITTED: Final = NamedQuery("transaction.begin", "BEGIN ISOLATION LEVEL READ COMMITTED")
 
 _CHECK_SECONDS = 0.05
 _Turn = asyncio.Future[None]
@@ -198,7 +198,7 @@ class Database:
         if self._engine is None:
             self._engine = _make_engine(self._settings, self.address)
             cast("_LentPool", self._engine.pool).take_back_one = self._return_one
-            self.observation.watch_engine(self._engine.sync_engine)
+            self.observation.observe_engine(self._engine.sync_engine)
 
     async def open(self) -> None:
         """Open DB_MIN_CONNECTIONS connections.
@@ -406,7 +406,7 @@ def _begin_statements(settings: DatabaseSettings) -> tuple[Statement, ...]:
     """PgBouncer drops the options of a connection, so its transactions set them themselves."""
     if not settings.db_pgbouncer:
         return ((BEGIN, None),)
-    values = Sql("transaction.settings", session_statement(session_values(settings), is_local=True))
+    values = NamedQuery("transaction.settings", session_statement(session_values(settings), is_local=True))
     return (_BEGIN_READ_COMMITTED, None), (values, None)
 
 

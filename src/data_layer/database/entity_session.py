@@ -52,7 +52,7 @@ from sqlalchemy.sql.schema import ScalarElementColumnDefault
 
 from data_layer.concurrency import settled, uninterrupted
 from data_layer.database.driver import translated
-from data_layer.database.statements import DIALECT, Sql, Statement
+from data_layer.database.statements import DIALECT, NamedQuery, Statement
 from data_layer.database.transaction import ConnectionSource, Transaction
 from data_layer.entities import Entity
 from data_layer.entities.columns import Json
@@ -83,10 +83,10 @@ class RowMapper(Generic[E]):
         self._writers = [(name, _writer(columns[name]), isinstance(columns[name].type, Json)) for name in given]
         self._defaults = [(name, _default(columns[name])) for name in given]
         self._generated = list(generated)
-        self._insertions: dict[tuple[str, ...], Sql] = {}
+        self._insertions: dict[tuple[str, ...], NamedQuery] = {}
         # Only names from the models stand in these texts; values are passed as parameters.
         columns_of_row = select(*loaded.values()).compile(dialect=DIALECT)
-        self.select_sql = Sql(f"{self._table}.select", f"{columns_of_row} WHERE {self._table}.id = %s")
+        self.select_sql = NamedQuery(f"{self._table}.select", f"{columns_of_row} WHERE {self._table}.id = %s")
         self._returning = _names(generated.values())
 
     def read(self, row: Sequence[Any]) -> E:
@@ -100,7 +100,7 @@ class RowMapper(Generic[E]):
         self._manager.dispatch.load(instance_state(entity), None)
         return entity
 
-    def insertion(self, entity: E) -> tuple[Sql, list[Any]]:
+    def insertion(self, entity: E) -> tuple[NamedQuery, list[Any]]:
         """The statement that inserts an entity, and its values.
 
         What is empty or was never assigned is left to the defaults of the database, which are those of the entity:
@@ -136,12 +136,12 @@ class RowMapper(Generic[E]):
             values.pop(name, None)
         values.update(given)
 
-    def _insert_sql(self, names: tuple[str, ...]) -> Sql:
+    def _insert_sql(self, names: tuple[str, ...]) -> NamedQuery:
         if names not in self._insertions:
             columns = _names(self._columns[name] for name in names)
             places = ", ".join(["%s"] * len(names))
             text = f"INSERT INTO {self._table} ({columns}) VALUES ({places}) RETURNING {self._returning}"  # noqa: S608  (only names)
-            self._insertions[names] = Sql(f"{self._table}.insert", text)
+            self._insertions[names] = NamedQuery(f"{self._table}.insert", text)
         return self._insertions[names]
 
 
@@ -358,7 +358,7 @@ class EntitySession:
         else:
             self._know(entity)
 
-    def add_statement(self, sql: Sql, parameters: Sequence[Any]) -> Answer:
+    def add_statement(self, sql: NamedQuery, parameters: Sequence[Any]) -> Answer:
         """Take in a statement that changes rows without entities: it is sent with what is pending, after it."""
         self._require_open()
         self._transaction.require_writable()
@@ -366,7 +366,7 @@ class EntitySession:
         self._waiting.append(((sql, parameters), answer))
         return answer
 
-    async def copy(self, sql: Sql, rows: Iterable[Sequence[str | None]]) -> None:
+    async def copy(self, sql: NamedQuery, rows: Iterable[Sequence[str | None]]) -> None:
         """Send rows with ``COPY … FROM STDIN``, after what is pending."""
         async with self._lock:
             self._require_open()
@@ -410,7 +410,7 @@ class EntitySession:
             self._require_open()
             return await self._flush(*statements)
 
-    async def fetch_one(self, sql: Sql, parameters: Sequence[Any]) -> tuple[Any, ...] | None:
+    async def fetch_one(self, sql: NamedQuery, parameters: Sequence[Any]) -> tuple[Any, ...] | None:
         """The first row of a single read on the driver's connection, which does not begin the transaction."""
         async with self._lock:
             self._require_open()
@@ -424,7 +424,7 @@ class EntitySession:
             await self._flush()
             return await self._reading(partial(self._transaction.fetch_all, *queries))
 
-    async def find_row(self, entity_type: type[E], sql: Sql, parameters: Sequence[Any]) -> E | None:
+    async def find_row(self, entity_type: type[E], sql: NamedQuery, parameters: Sequence[Any]) -> E | None:
         """The first row of a query for ``loaded_columns``: the object that this transaction knows, or a new one."""
         row = await self.fetch_one(sql, parameters)
         return None if row is None else self._entity_of(entity_type, row)

@@ -11,7 +11,7 @@ from psycopg import sql
 from data_layer.database.address import DatabaseAddress
 from data_layer.database.driver import DriverConnection, translated
 from data_layer.database.observation import Observation
-from data_layer.database.statements import DIALECT, Sql
+from data_layer.database.statements import DIALECT, NamedQuery
 from data_layer.errors import DatabaseUnavailableError
 from data_layer.settings.database import DatabaseSettings
 
@@ -71,13 +71,13 @@ class Listener:
         """Close the connection. Harmless when it is broken."""
         await self._connection.close()
 
-    async def fetch_one(self, statement: Sql, parameters: Sequence[Any]) -> tuple[Any, ...]:
+    async def fetch_one(self, statement: NamedQuery, parameters: Sequence[Any]) -> tuple[Any, ...]:
         """The one row that a statement gives.
 
         Raises:
             DatabaseError: when it cannot be had; the connection cannot be used again then.
         """
-        with self._observation.watch((statement, parameters)), translated():
+        with self._observation.timed((statement, parameters)), translated():
             cursor = await self._connection.execute(statement, parameters)
             row: tuple[Any, ...] | None = await cursor.fetchone()
         if row is None:

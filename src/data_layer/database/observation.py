@@ -65,9 +65,9 @@ class Observation:
         """Inform one more from now on."""
         self.observers = (*self.observers, observer)
 
-    def watch(self, *statements: Statement) -> Watch:
+    def timed(self, *statements: Statement) -> Timer:
         """Measure statements that are sent together while they run inside."""
-        return Watch(self, statements)
+        return Timer(self, statements)
 
     def statements_ended(self, names: Sequence[str], seconds: float, error: BaseException | None) -> None:
         """Inform observers of statements that were answered, and the log of those that took too long."""
@@ -94,13 +94,13 @@ class Observation:
         for observer in self.observers:
             observer.transaction_ended(outcome, perf_counter() - started)
 
-    def watch_engine(self, engine: Engine) -> None:
+    def observe_engine(self, engine: Engine) -> None:
         """Measure what SQLAlchemy executes, too."""
-        _EngineWatch(self).listen_to(engine)
+        _EngineListener(self).listen_to(engine)
 
 
-class Watch:
-    """Measures what happens inside; see ``Observation.watch``."""
+class Timer:
+    """Measures what happens inside; see ``Observation.timed``."""
 
     __slots__ = ("_observation", "_started", "_statements")
 
@@ -118,7 +118,7 @@ class Watch:
             observation.statements_ended([sql.name for sql, _ in self._statements], seconds, error)
 
 
-class _EngineWatch:
+class _EngineListener:
     """Listens to SQLAlchemy's engine."""
 
     def __init__(self, observation: Observation) -> None:

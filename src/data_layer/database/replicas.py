@@ -22,15 +22,17 @@ from data_layer.concurrency import Backoff, cancel_and_wait
 from data_layer.database.driver import translated, was_refused
 from data_layer.database.engine import Database, discard, driver_of
 from data_layer.database.observation import DatabaseCounters, StatementCounters
-from data_layer.database.statements import Sql
+from data_layer.database.statements import NamedQuery
 from data_layer.database.transaction import POSITION_SQL
 from data_layer.errors import DatabaseError, InvalidValueError
 from data_layer.observability.log import get_log
 
 log = get_log(__name__)
 
-_REPLAYED_SQL: Final = Sql("replication.replayed", "SELECT pg_last_wal_replay_lsn()::text WHERE pg_is_in_recovery()")
-_BEGIN_READ_ONLY: Final = Sql("transaction.begin", "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY")
+_REPLAYED_SQL: Final = NamedQuery(
+    "replication.replayed", "SELECT pg_last_wal_replay_lsn()::text WHERE pg_is_in_recovery()"
+)
+_BEGIN_READ_ONLY: Final = NamedQuery("transaction.begin", "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY")
 PRIMARY: Final = "primary"
 _LOOK_SECONDS = 0.25
 _ANSWER_SECONDS = 2.0
@@ -241,12 +243,12 @@ def parse_position(text: str) -> int:
         raise InvalidValueError(f"{text[:40]!a} is not a position in PostgreSQL's log", field="after") from None
 
 
-async def _ask(database: Database, sql: Sql) -> int | None:
+async def _ask(database: Database, sql: NamedQuery) -> int | None:
     """The position that a server reports, within two seconds."""
     async with asyncio.timeout(_ANSWER_SECONDS):
         connection = await database.connect()
         try:
-            with database.observation.watch((sql, None)), translated():
+            with database.observation.timed((sql, None)), translated():
                 cursor = await driver_of(connection).execute(sql)
                 row = await cursor.fetchone()
         except BaseException:

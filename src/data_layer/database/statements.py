@@ -32,7 +32,7 @@ UNNAMED: Final = "unnamed"
 """What SQL of an application is called to which it gave no name with ``named``."""
 
 
-class Sql(str):
+class NamedQuery(str):
     """The text of a statement for the driver, and the statement's name, such as ``users.select``."""
 
     __slots__ = ("name",)
@@ -45,7 +45,7 @@ class Sql(str):
         return sql
 
 
-class NumberedSql(Sql):
+class NumberedQuery(NamedQuery):
     """A text in which ``$1``, ``$2`` … stand for the parameters, as PostgreSQL takes it.
 
     The driver looks through any other text for ``%s`` each time if it has more than 50 of them, which costs more than
@@ -55,7 +55,7 @@ class NumberedSql(Sql):
     __slots__ = ()
 
 
-Statement = tuple[Sql, "Sequence[Any] | None"]
+Statement = tuple[NamedQuery, "Sequence[Any] | None"]
 
 
 def named(name: str, statement: AnyExecutable) -> AnyExecutable:
@@ -137,7 +137,7 @@ class SqlComments:
     def add_to_all(self, statements: Sequence[Statement]) -> list[Statement]:
         """The statements with their comments."""
         return [
-            (type(sql)(sql.name, self.add(sql, has_parameters=values is not None and type(sql) is Sql)), values)
+            (type(sql)(sql.name, self.add(sql, has_parameters=values is not None and type(sql) is NamedQuery)), values)
             for sql, values in statements
         ]
 
@@ -170,10 +170,10 @@ class CompiledStatement:
     def __init__(self, name: str, compose: Callable[[], CompilerElement]) -> None:
         self._name = name
         self._compose = compose
-        self._sql: Sql | None = None
+        self._sql: NamedQuery | None = None
         self._places: list[tuple[str, Any, Writer | None]] = []
 
-    def given(self, **values: Any) -> tuple[Sql, list[Any]]:
+    def given(self, **values: Any) -> tuple[NamedQuery, list[Any]]:
         """The statement with these values, for the driver."""
         sql = self._sql or self._compile()
         return sql, [
@@ -181,11 +181,11 @@ class CompiledStatement:
             for value, writer in ((values.get(name, fixed), writer) for name, fixed, writer in self._places)
         ]
 
-    def _compile(self) -> Sql:
+    def _compile(self) -> NamedQuery:
         compiled = cast("SQLCompiler", self._compose().compile(dialect=DIALECT))
         for name in compiled.positiontup or ():
             bind = compiled.binds[name]
             writer = bind.type.dialect_impl(DIALECT).bind_processor(DIALECT)
             self._places.append((name, compiled.params[name], cast("Writer | None", writer)))
-        self._sql = Sql(self._name, compiled.string)
+        self._sql = NamedQuery(self._name, compiled.string)
         return self._sql

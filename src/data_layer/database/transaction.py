@@ -16,7 +16,7 @@ from data_layer.concurrency import uninterrupted
 from data_layer.database.driver import FAILED_BEFORE, DriverConnection, needs_new_connection, translated, was_refused
 from data_layer.database.engine import discard, driver_of
 from data_layer.database.observation import Observation
-from data_layer.database.statements import Sql, Statement
+from data_layer.database.statements import NamedQuery, Statement
 from data_layer.errors import (
     CommitUnknownError,
     DatabaseError,
@@ -31,11 +31,11 @@ from data_layer.schemas.base import Outcome
 log = get_log(__name__)
 Result = TypeVar("Result")
 
-POSITION_SQL = Sql("replication.position", "SELECT pg_current_wal_flush_lsn()::text")
-COMMIT = Sql("transaction.commit", "COMMIT")
-ROLLBACK = Sql("transaction.rollback", "ROLLBACK")
-_STAY = Sql("exclusive_run.stay", "SELECT set_config('idle_in_transaction_session_timeout', '0', true)")
-_LOCK = Sql("exclusive_run.lock", "SELECT pg_try_advisory_xact_lock(%s)")
+POSITION_SQL = NamedQuery("replication.position", "SELECT pg_current_wal_flush_lsn()::text")
+COMMIT = NamedQuery("transaction.commit", "COMMIT")
+ROLLBACK = NamedQuery("transaction.rollback", "ROLLBACK")
+_STAY = NamedQuery("exclusive_run.stay", "SELECT set_config('idle_in_transaction_session_timeout', '0', true)")
+_LOCK = NamedQuery("exclusive_run.lock", "SELECT pg_try_advisory_xact_lock(%s)")
 END_OF_LOG = "FFFFFFFF/FFFFFFFF"
 _ROLLBACK_SECONDS = 5.0
 # How much longer a cancelled caller waits to learn whether a commit happened.
@@ -150,7 +150,7 @@ class Transaction:
         """Begin, unless it has begun."""
         await self.run([])
 
-    async def fetch_one(self, sql: Sql, parameters: Sequence[Any]) -> tuple[Any, ...] | None:
+    async def fetch_one(self, sql: NamedQuery, parameters: Sequence[Any]) -> tuple[Any, ...] | None:
         """The first row of a single read."""
         rows = await self.fetch_all((sql, parameters))
         return rows[0][0] if rows[0] else None
@@ -161,7 +161,7 @@ class Transaction:
             await self.begin()
         sent = self._commented(queries)
         self._log(*queries)
-        with self._observation.watch(*queries):
+        with self._observation.timed(*queries):
             return await self._execute(lambda driver: _fetch(driver, sent))
 
     async def run(self, statements: Sequence[Statement]) -> list[list[tuple[Any, ...]]]:
@@ -175,7 +175,7 @@ class Transaction:
         self._log(*statements)
         sent = [*beginning, *self._commented(statements)]
         try:
-            with self._observation.watch(*(statements or beginning)):
+            with self._observation.timed(*(statements or beginning)):
                 rows = await self._execute(lambda driver: _send(driver, sent))
         finally:
             self.has_begun = self.has_begun or self._is_inside()
@@ -183,13 +183,13 @@ class Transaction:
                 self.outcome = Outcome.ROLLED_BACK  # Unless it is committed.
         return rows[len(beginning) :]
 
-    async def copy(self, sql: Sql, rows: Iterable[Sequence[str | None]]) -> None:
+    async def copy(self, sql: NamedQuery, rows: Iterable[Sequence[str | None]]) -> None:
         """Send rows with ``COPY … FROM STDIN``; each value is a text as PostgreSQL reads it."""
         self.require_writable()
         await self.begin()
         self._log((sql, None))
         driver = driver_of(await self.connection())
-        with self._observation.watch((sql, None)), translated():
+        with self._observation.timed((sql, None)), translated():
             async with driver.cursor().copy(sql.encode()) as copy:
                 for row in rows:
                     await copy.write_row(row)
@@ -224,7 +224,7 @@ class Transaction:
             await self._discard()
         sent = self._commented(statements)
         try:
-            with self._observation.watch(*statements):
+            with self._observation.timed(*statements):
                 rows = await self._execute(lambda driver: _send_and_commit(driver, sent), may_repeat=was_refused)
         except BaseException as error:
             self.outcome = _outcome_after(error)
@@ -241,7 +241,7 @@ class Transaction:
     async def _find_position(self) -> str:
         try:
             driver = driver_of(await self.connection())
-            with self._observation.watch((POSITION_SQL, None)):
+            with self._observation.timed((POSITION_SQL, None)):
                 cursor = await driver.execute(POSITION_SQL)
             row = await cursor.fetchone()
         except (psycopg.Error, DatabaseError) as error:
@@ -263,7 +263,7 @@ class Transaction:
         driver = driver_of(await self.connection())
         in_doubt = nullcontext() if driver.has_hung_up else _CommitInDoubt(driver)
         try:
-            with self._observation.watch((COMMIT, None)), translated(), in_doubt:
+            with self._observation.timed((COMMIT, None)), translated(), in_doubt:
                 cursor = await driver.execute(COMMIT)
         except BaseException as error:
             self.outcome = _outcome_after(error)
@@ -338,7 +338,7 @@ class Transaction:
             return False
         driver = driver_of(connection)
         if driver.info.transaction_status in _INSIDE and not driver.is_in_pipeline:
-            with driver.limited(_ROLLBACK_SECONDS), self._observation.watch((ROLLBACK, None)):
+            with driver.limited(_ROLLBACK_SECONDS), self._observation.timed((ROLLBACK, None)):
                 await driver.execute(ROLLBACK)
         self.has_begun = False
         return driver.is_idle

@@ -74,7 +74,7 @@ class RecordedConnection:
             message = await self._receive()
             if message["type"] == "websocket.receive":
                 text = message.get("text")
-                self._tape.hear_request(text if text is not None else message.get("bytes") or b"")
+                self._tape.record_request(text if text is not None else message.get("bytes") or b"")
                 if self._incoming.qsize() >= _MOST_UNREAD:
                     await self._send({"type": "websocket.close", "code": _POLICY_VIOLATION})
                     continue
@@ -102,6 +102,6 @@ class RecordedConnection:
                 self._is_open = False
         if message["type"] == "websocket.send":
             text = message.get("text")
-            self._tape.hear(text if text is not None else message.get("bytes") or b"")
+            self._tape.record(text if text is not None else message.get("bytes") or b"")
         elif message["type"] == "websocket.close":
             self._is_closed_by_application = True

@@ -136,13 +136,13 @@ class Tape:
         self._speakers: WeakKeyDictionary[asyncio.Task[Any], int | None] = WeakKeyDictionary()
         """Of which variant each task of the application speaks; None for one that speaks of several."""
 
-    def hear_request(self, text: str | bytes) -> None:
+    def record_request(self, text: str | bytes) -> None:
         """The page has sent its message; another one changes nothing."""
         if self.request is None and not self.has_ended:
             self.request = text
             self._news.set()
 
-    def hear(self, text: str | bytes) -> None:
+    def record(self, text: str | bytes) -> None:
         """The application has sent a message. It neither waits nor fails.
 
         While the application is being stopped, nothing that it says ends a variant.
@@ -150,13 +150,13 @@ class Tape:
         if self.is_cancelled:
             return
         try:
-            self._hear(text if isinstance(text, str) else text.decode())
+            self._record(text if isinstance(text, str) else text.decode())
         except Exception as error:  # noqa: BLE001  (whatever it is: what passes here must pass)
             if not self._is_broken:
                 self._is_broken = True
                 log.warning("message_not_recorded", reason=type(error).__name__)
 
-    def _hear(self, text: str) -> None:
+    def _record(self, text: str) -> None:
         index = code_variant(text)
         if index is not None and index < MOST_VARIANTS:
             variant = self._variant(index)

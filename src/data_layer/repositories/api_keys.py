@@ -9,13 +9,13 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, delete, func, or_, select
 
-from data_layer.database.statements import Sql
+from data_layer.database.statements import NamedQuery
 from data_layer.entities import ApiKey
 from data_layer.entities.enums import ApiScope, UserRole, UserStatus
 from data_layer.repositories.repository import Repository, check_limit, chosen_once
 
 # The snapshot says which transactions the answer knows of; see ``services.sessions.watermark``.
-_FIND = Sql(
+_FIND = NamedQuery(
     "api_keys.find_account",
     """
 SELECT api_keys.id, api_keys.user_id, users.role, users.status, api_keys.scopes,
@@ -27,7 +27,7 @@ WHERE api_keys.key_hash = %s AND api_keys.revoked_at IS NULL
 """,
 )
 # Rows are locked in the order of their ids, so that two processes that write do not wait in a circle.
-_RECORD_USE = Sql(
+_RECORD_USE = NamedQuery(
     "api_keys.record_use",
     """
 WITH used AS (

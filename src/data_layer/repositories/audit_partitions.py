@@ -14,7 +14,7 @@ from typing import Any
 from uuid import UUID
 
 from data_layer.database.engine import Database, driver_connection
-from data_layer.database.statements import Sql, Statement
+from data_layer.database.statements import NamedQuery, Statement
 from data_layer.database.transaction import Transaction
 from data_layer.entities.audit_log import DEFAULT_PARTITION
 from data_layer.entities.time_ordered_ids import first_id_at, time_of
@@ -24,13 +24,13 @@ _LOCK_MILLISECONDS = 500
 _MOVED_AT_ONCE = 5_000
 _PREFIX = "audit_logs_"
 
-_LIMIT_WAITING = Sql("audit_partitions.limit_waiting", f"SET LOCAL lock_timeout = {_LOCK_MILLISECONDS}")
-_LOCK_TABLES = Sql("audit_partitions.lock_tables", "LOCK TABLE users, audit_logs IN ACCESS EXCLUSIVE MODE")
-_LOCK_USERS = Sql("audit_partitions.lock_users", "LOCK TABLE users IN SHARE ROW EXCLUSIVE MODE")
-_MAKE_DEFAULT = Sql(
+_LIMIT_WAITING = NamedQuery("audit_partitions.limit_waiting", f"SET LOCAL lock_timeout = {_LOCK_MILLISECONDS}")
+_LOCK_TABLES = NamedQuery("audit_partitions.lock_tables", "LOCK TABLE users, audit_logs IN ACCESS EXCLUSIVE MODE")
+_LOCK_USERS = NamedQuery("audit_partitions.lock_users", "LOCK TABLE users IN SHARE ROW EXCLUSIVE MODE")
+_MAKE_DEFAULT = NamedQuery(
     "audit_partitions.make_default", f"CREATE TABLE {DEFAULT_PARTITION} PARTITION OF audit_logs DEFAULT"
 )
-_PUT_REST_BACK = Sql(
+_PUT_REST_BACK = NamedQuery(
     "audit_partitions.put_rest_back",
     f"INSERT INTO {DEFAULT_PARTITION} SELECT * FROM audit_logs_rest",  # noqa: S608
 )
@@ -150,7 +150,7 @@ class AuditPartitions:
         """
         late: list[Statement] = [
             (
-                Sql(
+                NamedQuery(
                     "audit_partitions.copy_latecomers",
                     f"INSERT INTO {month.table} SELECT * FROM {DEFAULT_PARTITION} AS old "  # noqa: S608
                     f"WHERE {_is_in(month)} AND NOT EXISTS (SELECT FROM {month.table} AS new WHERE new.id = old.id)",
@@ -165,7 +165,7 @@ class AuditPartitions:
             (_LOCK_TABLES, None),
             *late,
             (
-                Sql(
+                NamedQuery(
                     "audit_partitions.keep_rest",
                     f"CREATE TEMP TABLE audit_logs_rest ON COMMIT DROP AS SELECT * FROM {DEFAULT_PARTITION} "  # noqa: S608
                     f"WHERE NOT ({rest})",
@@ -222,7 +222,7 @@ class AuditPartitions:
         while unprotected := [item for item in await self.unprotected() if item[0] not in done]:
             trigger, exists = unprotected[0]
             statements = trigger.create[-1:] if exists else trigger.create
-            await self._change(*((Sql("audit_partitions.protect", text), None) for text in statements))
+            await self._change(*((NamedQuery("audit_partitions.protect", text), None) for text in statements))
             done.append(trigger)
             yield trigger
 
@@ -241,7 +241,7 @@ class AuditPartitions:
 
     async def _all(self, name: str, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         async with driver_connection(self._database) as driver:
-            with self._database.observation.watch((Sql(name, sql), parameters)):
+            with self._database.observation.timed((NamedQuery(name, sql), parameters)):
                 cursor = await driver.execute(sql.encode(), parameters)
                 return await cursor.fetchall()
 
@@ -260,7 +260,7 @@ def _table(month: Month) -> tuple[Statement, ...]:
     columns = "LIKE audit_logs INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING INDEXES"
     user = "CONSTRAINT fk_audit_logs_user_id FOREIGN KEY (user_id) REFERENCES users (id)"
     text = f"CREATE TABLE {month.table} ({columns}, {user}, CONSTRAINT month CHECK {_is_in(month)})"
-    return ((Sql("audit_partitions.create", text), None),)
+    return ((NamedQuery("audit_partitions.create", text), None),)
 
 
 def _attach(month: Month) -> tuple[Statement, ...]:
@@ -268,19 +268,19 @@ def _attach(month: Month) -> tuple[Statement, ...]:
     return (
         (_LOCK_USERS, None),
         (
-            Sql(
+            NamedQuery(
                 "audit_partitions.attach", f"ALTER TABLE audit_logs ATTACH PARTITION {month.table} FOR VALUES {bounds}"
             ),
             None,
         ),
-        (Sql("audit_partitions.drop_bounds", f"ALTER TABLE {month.table} DROP CONSTRAINT month"), None),
+        (NamedQuery("audit_partitions.drop_bounds", f"ALTER TABLE {month.table} DROP CONSTRAINT month"), None),
         *_refuse_truncate(month.table),
     )
 
 
 def _drop(table: str) -> Statement:
-    return (Sql("audit_partitions.drop", f"DROP TABLE {table}"), None)
+    return (NamedQuery("audit_partitions.drop", f"DROP TABLE {table}"), None)
 
 
 def _refuse_truncate(table: str) -> tuple[Statement, ...]:
-    return tuple((Sql("audit_partitions.protect", text), None) for text in refuse_truncate(table).create)
+    return tuple((NamedQuery("audit_partitions.protect", text), None) for text in refuse_truncate(table).create)

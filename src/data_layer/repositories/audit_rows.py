@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from data_layer.database.engine import Database, driver_connection
-from data_layer.database.statements import DIALECT, Sql
+from data_layer.database.statements import DIALECT, NamedQuery
 from data_layer.entities import AuditLog
 from data_layer.entities.enums import AuditAction, AuditCategory, AuditLevel
 
@@ -49,15 +49,15 @@ _NULL = "\\N"
 _CHUNK = 500  # Rows that are made ready in one go; the event loop runs in between.
 
 # Only names of columns stand in these texts.
-COPY_NOW = Sql("audit_logs.copy", f"COPY audit_logs ({', '.join(COLUMNS)}) FROM STDIN")
+COPY_NOW = NamedQuery("audit_logs.copy", f"COPY audit_logs ({', '.join(COLUMNS)}) FROM STDIN")
 """For ``texts_of``, in a transaction; the database gives the time."""
-_COPY = Sql("audit_logs.copy", f"COPY audit_logs ({', '.join(COLUMNS)}, created_at) FROM STDIN")
+_COPY = NamedQuery("audit_logs.copy", f"COPY audit_logs ({', '.join(COLUMNS)}, created_at) FROM STDIN")
 _TYPES = {column.name: column.type.compile(DIALECT) for column in AuditLog.__table__.columns}
 _RECORD = ", ".join(f"{name} {kind}" for name, kind in _TYPES.items())
 _VALUES = ", ".join(
     f"coalesce({name}, '{{}}')" if place in _JSON_PLACES else name for place, name in enumerate(COLUMNS)
 )
-_INSERT = Sql(
+_INSERT = NamedQuery(
     "audit_logs.insert_again",
     f"INSERT INTO audit_logs ({', '.join(COLUMNS)}, created_at) "  # noqa: S608  (see above)
     f"SELECT {_VALUES}, created_at FROM jsonb_to_recordset(%s::jsonb) AS entry({_RECORD}) ON CONFLICT (id) DO NOTHING",
@@ -65,7 +65,7 @@ _INSERT = Sql(
 _NUMBERED_VALUES = _VALUES.replace(
     "coalesce(new_values, '{}')", "coalesce(new_values, '{}') || jsonb_build_object('number', number)"
 )
-INSERT_NUMBERED = Sql(
+INSERT_NUMBERED = NamedQuery(
     "audit_logs.insert_numbered",
     f"INSERT INTO audit_logs ({', '.join(COLUMNS)}) "  # noqa: S608  (see above)
     f"SELECT {_NUMBERED_VALUES} FROM jsonb_to_recordset(%s::jsonb) AS entry({_RECORD}), "
@@ -89,7 +89,7 @@ async def copy_rows(database: Database, rows: Sequence[Row]) -> None:
         DataLayerError: none was written, or, when the connection broke, perhaps all.
     """
     async with driver_connection(database) as driver:
-        with database.observation.watch((_COPY, None)):
+        with database.observation.timed((_COPY, None)):
             async with driver.cursor().copy(_COPY.encode()) as copy:
                 for start in range(0, len(rows), _CHUNK):
                     await copy.write(_copy_text(rows[start : start + _CHUNK]))
@@ -103,7 +103,7 @@ async def insert_lines(database: Database, lines: Iterable[bytes]) -> None:
     """
     entries = f"[{b','.join(lines).decode(errors='replace')}]"
     async with driver_connection(database) as driver:
-        with database.observation.watch((_INSERT, (entries,))):
+        with database.observation.timed((_INSERT, (entries,))):
             await driver.execute(_INSERT.encode(), (entries,))
 
 

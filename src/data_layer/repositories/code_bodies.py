@@ -12,7 +12,7 @@ from sqlalchemy import Row, text
 
 from data_layer.database.entity_session import EntitySession
 from data_layer.database.migrations import VERSION_TABLE
-from data_layer.database.statements import Sql, named
+from data_layer.database.statements import NamedQuery, named
 from data_layer.entities.code_body import ENCODING, SMALLEST, CodeBody
 
 
@@ -59,7 +59,7 @@ _IS_ORPHAN = """
         SELECT FROM code_bodies AS others WHERE others.project_id = bodies.project_id AND others.base = bodies.sha256
     )
 """
-_MAY_PACK = Sql("code_bodies.may_pack", f"SELECT codes_packed_from <= now() FROM {VERSION_TABLE}")
+_MAY_PACK = NamedQuery("code_bodies.may_pack", f"SELECT codes_packed_from <= now() FROM {VERSION_TABLE}")
 _FIND_UNPACKED = named(
     "generated_codes.find_unpacked",
     text(f"""
@@ -68,7 +68,9 @@ _FIND_UNPACKED = named(
     ORDER BY project_id, version, variant_index LIMIT :limit
     """),
 )
-_COUNT_UNPACKED = Sql("generated_codes.count_unpacked", f"SELECT count(*) FROM generated_codes WHERE {_IS_UNPACKED}")
+_COUNT_UNPACKED = NamedQuery(
+    "generated_codes.count_unpacked", f"SELECT count(*) FROM generated_codes WHERE {_IS_UNPACKED}"
+)
 _READ_TEXTS = named(
     "generated_codes.read_texts",
     text(
@@ -87,8 +89,10 @@ _FIND_BASES = named(
     """),
 )
 # A removal of the project waits until the codes of a batch are moved; one that is being removed is left alone.
-_KEEP_PROJECT = Sql("code_bodies.keep_project", "SELECT id FROM projects WHERE id = %s FOR KEY SHARE SKIP LOCKED")
-_ADD = Sql(
+_KEEP_PROJECT = NamedQuery(
+    "code_bodies.keep_project", "SELECT id FROM projects WHERE id = %s FOR KEY SHARE SKIP LOCKED"
+)
+_ADD = NamedQuery(
     "code_bodies.insert",
     f"""
 INSERT INTO code_bodies (project_id, sha256, size, encoding, base, bytes)
@@ -98,7 +102,7 @@ ON CONFLICT DO NOTHING
 """,
 )
 # A row that somebody is changing, or has changed since it was read, keeps its text.
-_MOVE = Sql(
+_MOVE = NamedQuery(
     "generated_codes.pack",
     """
 WITH free AS (
@@ -112,7 +116,9 @@ WITH free AS (
 SELECT count(*) FROM moved
 """,
 )
-_COUNT_ORPHANS = Sql("code_bodies.count_orphans", f"SELECT count(*) FROM code_bodies AS bodies WHERE {_IS_ORPHAN}")
+_COUNT_ORPHANS = NamedQuery(
+    "code_bodies.count_orphans", f"SELECT count(*) FROM code_bodies AS bodies WHERE {_IS_ORPHAN}"
+)
 # What is locked here gets no new reference, so the second statement decides for good.
 _LOCK_ORPHANS = named(
     "code_bodies.lock_orphans",
@@ -120,7 +126,7 @@ _LOCK_ORPHANS = named(
     SELECT project_id, sha256 FROM code_bodies AS bodies WHERE {_IS_ORPHAN} LIMIT :limit FOR UPDATE SKIP LOCKED
     """),
 )
-_REMOVE_ORPHANS = Sql(
+_REMOVE_ORPHANS = NamedQuery(
     "code_bodies.remove_orphans",
     f"""
 WITH removed AS (
@@ -145,14 +151,14 @@ _READ_PAGE = named(
     """),
 )
 _READ_COPIES = named("code_bodies.read_copies", text(f"SELECT {_COLUMNS} WHERE own.sha256 = :sha256 LIMIT 100"))
-_READ_PLAIN = Sql(
+_READ_PLAIN = NamedQuery(
     "generated_codes.read_plain",
     f"""
 SELECT code FROM generated_codes
 WHERE octet_length(code) >= {SMALLEST} AND sha256(convert_to(code, 'UTF8')) = %s LIMIT 1
 """,
 )
-_REPLACE = Sql(
+_REPLACE = NamedQuery(
     "code_bodies.replace",
     f"""
 INSERT INTO code_bodies (size, bytes, project_id, sha256, encoding) VALUES (%s, %s, %s, %s, '{ENCODING}')
@@ -192,7 +198,7 @@ _FIND_WRONG = named(
     WHERE problem IS NOT NULL GROUP BY problem, project_id, sha256 ORDER BY problem, project_id, sha256 LIMIT :limit
     """),
 )
-_CORRECT = Sql(
+_CORRECT = NamedQuery(
     "generated_codes.correct",
     """
 UPDATE generated_codes AS codes SET body_size = bodies.size,
@@ -202,7 +208,7 @@ WHERE codes.id = ANY(%s) AND bodies.project_id = codes.project_id AND bodies.sha
 """,
 )
 # Without its hash, the trigger ``hash_code`` makes both again.
-_HASH_AGAIN = Sql(
+_HASH_AGAIN = NamedQuery(
     "generated_codes.hash_again",
     """
 UPDATE generated_codes SET code = code, code_hash = NULL
@@ -322,7 +328,7 @@ class CodeBodyRepository:
         rows = await self._session.execute(_READ_PLACES.bindparams(project_id=project_id, sha256=sha256))
         return [(row.version, row.variant_index) for row in rows]
 
-    async def _count(self, sql: Sql) -> int:
+    async def _count(self, sql: NamedQuery) -> int:
         row = await self._session.fetch_one(sql, ())
         return int(row[0]) if row else 0
 

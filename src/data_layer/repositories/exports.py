@@ -10,14 +10,14 @@ from uuid import UUID
 from sqlalchemy import Boolean, ColumnElement, delete, func, literal_column, select, update
 
 from data_layer.database.entity_session import EntitySession
-from data_layer.database.statements import Sql, named
+from data_layer.database.statements import NamedQuery, named
 from data_layer.entities import Export
 from data_layer.entities.enums import ExportStatus
 from data_layer.entities.time_ordered_ids import first_id_at
 from data_layer.repositories.repository import Repository, chosen_once
 
 # A claimed job is one whose next attempt is after the lease: if its process dies, nothing has to be cleaned up.
-_CLAIM = Sql(
+_CLAIM = NamedQuery(
     "exports.claim",
     """
 WITH due AS (
@@ -81,7 +81,7 @@ class ExportRepository(Repository[Export]):
         """Record what became of a job; whether this process still had it."""
         return await self._change_claimed(export, {"finished_at": func.clock_timestamp(), **values})
 
-    async def give_up(self, error: str, *, most: int, limit: int) -> Sequence[tuple[UUID, UUID]]:
+    async def abandon(self, error: str, *, most: int, limit: int) -> Sequence[tuple[UUID, UUID]]:
         """Fail jobs that were taken ``most`` times, and whose lease ran out each time; their ids and people."""
         due = select(Export.id).where(_UNFINISHED, Export.next_attempt_at <= func.clock_timestamp())
         some = chosen_once(due.where(Export.attempts >= most).limit(limit).with_for_update(skip_locked=True))

@@ -27,7 +27,7 @@ from sqlalchemy.sql.dml import ReturningInsert
 from uuid_utils.compat import uuid7
 
 from data_layer.database.entity_session import Answer, EntitySession
-from data_layer.database.statements import CompiledStatement, Sql, named
+from data_layer.database.statements import CompiledStatement, NamedQuery, named
 from data_layer.entities import FileReference, StoredFile
 from data_layer.entities.enums import FileState
 from data_layer.errors import NotFoundError
@@ -143,7 +143,7 @@ class PageImage(NamedTuple):
 # Images that pages of other projects show, by the ends of their permanent addresses or, of the same person, by whatever
 # their codes name; and published ones of other people. What is being removed is left out, because the
 # trigger would refuse it. The name of a file is its owner's business.
-_HOLD = Sql(
+_HOLD = NamedQuery(
     "file_references.hold_images",
     """
 WITH project AS (
@@ -186,7 +186,7 @@ ON CONFLICT (address_hash, project_id) WHERE address_hash IS NOT NULL DO NOTHING
 )
 
 
-_PROJECTS_SHOWING = Sql(
+_PROJECTS_SHOWING = NamedQuery(
     "file_references.projects_showing",
     """
 SELECT projects.id FROM projects JOIN (
@@ -202,7 +202,7 @@ GROUP BY projects.id ORDER BY min(rank), projects.id DESC LIMIT %s
 )
 
 
-_KEEP_FOR_PROJECT = Sql(
+_KEEP_FOR_PROJECT = NamedQuery(
     "file_references.keep_for_project",
     """
 WITH kept AS (

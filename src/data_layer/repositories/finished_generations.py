@@ -16,7 +16,7 @@ from uuid import UUID
 import orjson
 
 from data_layer.database.entity_session import Answer, EntitySession
-from data_layer.database.statements import NumberedSql, Sql
+from data_layer.database.statements import NamedQuery, NumberedQuery
 from data_layer.entities import AuditLog, Entity, GeneratedCode, Generation, UsageEntry
 from data_layer.repositories import audit_rows
 from data_layer.repositories.numbered_rows import NumberedRows, Shape, Texts, Values, add_rows, column_list, text_of
@@ -75,7 +75,7 @@ _IMPORTED = {
 
 
 @lru_cache(maxsize=256)
-def _record(generation: Shape, codes: Shape, entry: Shape, usage: Shape, *, is_owner_acting: bool) -> NumberedSql:
+def _record(generation: Shape, codes: Shape, entry: Shape, usage: Shape, *, is_owner_acting: bool) -> NumberedQuery:
     """The statement for rows of these shapes; there are few, because the same columns are given again and again.
 
     What stands in several rows is sent once: each parameter costs time in this process and in the server.
@@ -121,12 +121,12 @@ def _record(generation: Shape, codes: Shape, entry: Shape, usage: Shape, *, is_o
     WHERE new.code_id = codes.id
 )"""
         )
-    return NumberedSql("generations.record", f"WITH {', '.join(parts)} SELECT number FROM made")
+    return NumberedQuery("generations.record", f"WITH {', '.join(parts)} SELECT number FROM made")
 
 
-def _copy(entity: type[Entity]) -> Sql:
+def _copy(entity: type[Entity]) -> NamedQuery:
     table = entity.__tablename__
-    return Sql(
+    return NamedQuery(
         f"{table}.copy", f"COPY {table} ({', '.join(_IMPORTED[entity])}, {column_list(_GIVEN[entity])}) FROM STDIN"
     )
 
@@ -135,7 +135,7 @@ _COPY = {entity: _copy(entity) for entity in _GIVEN}
 
 # The numbers are taken before the rows are sent, as for the copy of a project: the trigger leaves those alone that the
 # project has counted. The row stays locked, so nobody else gets one of them.
-_TAKE_NUMBERS = Sql(
+_TAKE_NUMBERS = NamedQuery(
     "projects.take_numbers",
     """
 UPDATE projects SET generation_count = generation_count + %s, last_generated_at = now(), updated_at = now()

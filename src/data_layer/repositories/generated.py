@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from typing_extensions import override
 
 from data_layer.database.entity_session import EntitySession
-from data_layer.database.statements import CompiledStatement, Sql, named
+from data_layer.database.statements import CompiledStatement, NamedQuery, named
 from data_layer.entities import FileReference, GeneratedCode, GeneratedImage, Generation
 from data_layer.entities.enums import GenerationStatus
 from data_layer.repositories.files import keys_attached_to
@@ -112,7 +112,7 @@ def _latest(columns: Select[Any], project_id: UUID) -> Select[Any]:
     )
 
 
-_STORED_UNDER = Sql(
+_STORED_UNDER = NamedQuery(
     "generated_images.stored_under",
     """
 SELECT coalesce(array_agg(DISTINCT storage_key), '{}') FROM generated_images

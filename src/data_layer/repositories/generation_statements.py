@@ -7,15 +7,15 @@ Leases are measured by the database's clock alone.
 # ruff: noqa: S608  (only texts of this module stand in the statements; values are passed as parameters)
 from __future__ import annotations
 
-from data_layer.database.statements import Sql
+from data_layer.database.statements import NamedQuery
 
 _IS_RUNNING = "status IN ('pending', 'processing')"
 _NOTE = "metadata = metadata || %s::jsonb"
 
-LOCK = Sql("generations.lock", "SELECT project_id FROM generations WHERE id = %s FOR NO KEY UPDATE")
+LOCK = NamedQuery("generations.lock", "SELECT project_id FROM generations WHERE id = %s FOR NO KEY UPDATE")
 
 # A checkpoint whose answer was lost is repeated: then the number that it stores is there already.
-CHECKPOINT = Sql(
+CHECKPOINT = NamedQuery(
     "generated_codes.checkpoint",
     f"""
 WITH saved AS (
@@ -34,7 +34,7 @@ SELECT id FROM saved
 """,
 )
 
-END = Sql(
+END = NamedQuery(
     "generated_codes.end",
     f"""
 WITH ended AS (
@@ -57,7 +57,7 @@ SELECT id FROM ended
 )
 
 # The snapshot of each statement is new, so this one sees what the one before has ended.
-CLOSE = Sql(
+CLOSE = NamedQuery(
     "generations.close",
     f"""
 UPDATE generations SET updated_at = now(), ended_at = now()
@@ -66,7 +66,7 @@ WHERE id = %s AND ended_at IS NULL
 """,
 )
 
-EXPIRE = Sql(
+EXPIRE = NamedQuery(
     "generated_codes.expire",
     f"""
 WITH expired AS (
@@ -77,7 +77,7 @@ WITH expired AS (
 SELECT coalesce(array_agg(id ORDER BY id), '{{}}') FROM expired
 """,
 )
-FIND_EXPIRED = Sql(
+FIND_EXPIRED = NamedQuery(
     "generations.find_expired",
     f"""
 SELECT coalesce(array_agg(DISTINCT generation_id), '{{}}') FROM (
@@ -86,12 +86,12 @@ SELECT coalesce(array_agg(DISTINCT generation_id), '{{}}') FROM (
 """,
 )
 
-COUNT_EXPIRED = Sql(
+COUNT_EXPIRED = NamedQuery(
     "generated_codes.count_expired",
     f"SELECT count(*) FROM generated_codes WHERE lease_until < now() AND {_IS_RUNNING}",
 )
 
-TAKE_OVER = Sql(
+TAKE_OVER = NamedQuery(
     "generated_codes.take_over",
     f"""
 UPDATE generated_codes SET
@@ -100,13 +100,15 @@ WHERE generation_id = %s
 """,
 )
 
-SET_GROWTH = Sql("generated_codes.set_growth", "UPDATE generated_codes SET growth = %s WHERE id = %s")
+SET_GROWTH = NamedQuery("generated_codes.set_growth", "UPDATE generated_codes SET growth = %s WHERE id = %s")
 
-STATE = Sql("generated_codes.state", "SELECT status, writer, last_sequence FROM generated_codes WHERE id = %s")
+STATE = NamedQuery("generated_codes.state", "SELECT status, writer, last_sequence FROM generated_codes WHERE id = %s")
 
-STORED_SEQUENCE = Sql("generated_codes.stored_sequence", "SELECT last_sequence FROM generated_codes WHERE id = %s")
+STORED_SEQUENCE = NamedQuery(
+    "generated_codes.stored_sequence", "SELECT last_sequence FROM generated_codes WHERE id = %s"
+)
 
-REMOVE_OLD_EVENTS = Sql(
+REMOVE_OLD_EVENTS = NamedQuery(
     "generation_events.remove_old",
     """
 WITH removed AS (
@@ -117,10 +119,10 @@ WITH removed AS (
 SELECT count(*) FROM removed
 """,
 )
-COUNT_OLD_EVENTS = Sql("generation_events.count_old", "SELECT count(*) FROM generation_events WHERE id < %s")
+COUNT_OLD_EVENTS = NamedQuery("generation_events.count_old", "SELECT count(*) FROM generation_events WHERE id < %s")
 
 # Numbers and parents may change without a new time: older generations that arrive late move the ones after them.
-TREE_FINGERPRINT = Sql(
+TREE_FINGERPRINT = NamedQuery(
     "generations.tree_fingerprint",
     """
 SELECT encode(sha256(convert_to(concat(

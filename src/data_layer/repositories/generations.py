@@ -14,7 +14,7 @@ import orjson
 from sqlalchemy import ColumnElement, Integer, Select, Uuid, bindparam, false, func, select, text
 from uuid_utils.compat import uuid7
 
-from data_layer.database.statements import CompiledStatement, Sql, Statement, named
+from data_layer.database.statements import CompiledStatement, NamedQuery, Statement, named
 from data_layer.entities import GeneratedCode, Generation, GenerationEvent, Project
 from data_layer.entities.enums import CodeStack, GenerationStatus
 from data_layer.entities.time_ordered_ids import first_id_at
@@ -128,15 +128,15 @@ FROM generations JOIN projects ON projects.id = generations.project_id
 WHERE projects.user_id = %s AND projects.status <> 'deleted' AND NOT generations.lineage @> '{{"stand_in": true}}'
     AND EXISTS (SELECT FROM generated_codes WHERE generation_id = generations.id AND {_IS_SHOWN})
 """
-_SHOWN_PAGE = Sql(
+_SHOWN_PAGE = NamedQuery(
     "generations.shown",
     f"""
 SELECT generations.id, generations.project_id, generations.external_key, generations.started_at {_SHOWN_OF_PERSON}
 ORDER BY generations.started_at DESC, generations.id DESC LIMIT %s OFFSET %s
 """,
 )
-_COUNT_SHOWN = Sql("generations.count_shown", f"SELECT count(*) {_SHOWN_OF_PERSON}")
-_WITHOUT_SHOWN = Sql(
+_COUNT_SHOWN = NamedQuery("generations.count_shown", f"SELECT count(*) {_SHOWN_OF_PERSON}")
+_WITHOUT_SHOWN = NamedQuery(
     "projects.without_shown",
     f"""
 SELECT id FROM projects WHERE id = ANY(%s) AND NOT EXISTS (

@@ -17,7 +17,7 @@ from uuid import UUID
 import orjson
 
 from data_layer.database.entity_session import EntitySession, Rows
-from data_layer.database.statements import Sql, Statement
+from data_layer.database.statements import NamedQuery, Statement
 from data_layer.errors import NotFoundError
 from data_layer.repositories.generations import read_view, view_statements
 from data_layer.schemas.codes import GeneratedCodeSummary
@@ -148,7 +148,7 @@ class Placement:
 
 
 _LINK = {
-    kind: Sql(
+    kind: NamedQuery(
         "generations.link",
         f"""
 WITH child AS ({_CHILD} WHERE id = %s), {_CANDIDATES % "SELECT project_id FROM child"}, best AS (
@@ -164,7 +164,7 @@ SELECT id FROM best
 }
 
 _PROJECTS = "SELECT id FROM projects WHERE user_id = %s AND status <> 'deleted' AND (%s::uuid IS NULL OR id = %s)"
-_FIND_PARENT = Sql(
+_FIND_PARENT = NamedQuery(
     "generations.find_parent",
     f"""
 WITH child AS (
@@ -176,10 +176,10 @@ WHERE is_earlier OR continues OR (is_stand_in AND continues IS NULL)
 ORDER BY is_shown DESC, is_stand_in, is_earlier DESC, {_ORDER} LIMIT 1
 """,
 )
-_PROJECT_OF_PARENT = Sql("generations.find_ancestor", f"SELECT project_id FROM ({_FIND_PARENT}) AS ancestor")
+_PROJECT_OF_PARENT = NamedQuery("generations.find_ancestor", f"SELECT project_id FROM ({_FIND_PARENT}) AS ancestor")
 
 # What waits for one of these codes, unless it belongs to another conversation.
-_FIND_WAITING = Sql(
+_FIND_WAITING = NamedQuery(
     "generations.find_waiting",
     f"""
 SELECT project_id FROM generations
@@ -189,7 +189,7 @@ ORDER BY lineage ->> 'before' IS NULL, started_at, id LIMIT 1
 """,
 )
 # The conversation that was begun last with a request; for the request itself one that is not long ago.
-_FIND_CONVERSATION = Sql(
+_FIND_CONVERSATION = NamedQuery(
     "generations.find_conversation",
     f"""
 SELECT project_id FROM generations
@@ -198,7 +198,7 @@ WHERE project_id IN ({_PROJECTS}) AND lineage ->> 'root' = %s
 ORDER BY started_at DESC, id DESC LIMIT 1
 """,
 )
-_KNOWN = Sql(
+_KNOWN = NamedQuery(
     "generations.known",
     """
 SELECT generations.id, project_id, user_id,
@@ -208,7 +208,7 @@ FROM generations JOIN projects ON projects.id = project_id
 WHERE external_source = %s AND external_key = %s
 """,
 )
-_MISSING_CODES = Sql(
+_MISSING_CODES = NamedQuery(
     "generated_codes.missing_hashes",
     """
 SELECT coalesce(array_agg(hash), '{}') FROM unnest(%s::text[]) AS hash WHERE NOT EXISTS (
@@ -216,7 +216,7 @@ SELECT coalesce(array_agg(hash), '{}') FROM unnest(%s::text[]) AS hash WHERE NOT
 )
 """,
 )
-_CHILDREN = Sql(
+_CHILDREN = NamedQuery(
     "generations.wanting",
     """
 SELECT coalesce(array_agg(id), '{}') FROM generations WHERE project_id = %s AND wanted_parent_hash IN (
@@ -224,7 +224,7 @@ SELECT coalesce(array_agg(id), '{}') FROM generations WHERE project_id = %s AND 
 )
 """,
 )
-_UNLINK = Sql(
+_UNLINK = NamedQuery(
     "generations.unlink_unresolved",
     f"""
 WITH unresolved AS MATERIALIZED (
@@ -239,7 +239,7 @@ WITH unresolved AS MATERIALIZED (
 SELECT coalesce(array_agg(id), '{{}}') FROM unresolved
 """,
 )
-_SORT = Sql(
+_SORT = NamedQuery(
     "generations.sort",
     """
 SELECT array_agg(id ORDER BY started_at, coalesce(external_key, '') COLLATE "C", id) FROM generations
@@ -247,8 +247,8 @@ WHERE id = ANY(%s)
 """,
 )
 
-_LOCK = Sql("users.lock_lineage", "SELECT pg_advisory_xact_lock(hashtextextended('lineage ' || %s::text, 0))")
-_LOCK_PROJECT = Sql("projects.lock_numbers", "SELECT id FROM projects WHERE id = %s FOR NO KEY UPDATE")
+_LOCK = NamedQuery("users.lock_lineage", "SELECT pg_advisory_xact_lock(hashtextextended('lineage ' || %s::text, 0))")
+_LOCK_PROJECT = NamedQuery("projects.lock_numbers", "SELECT id FROM projects WHERE id = %s FOR NO KEY UPDATE")
 
 # What somebody has named, rated, marked or shared stays.
 _IDLE_STAND_IN = f"""
@@ -263,13 +263,13 @@ WHERE project_id = %s AND {_IS_STAND_IN} AND NOT EXISTS (
 )
 ORDER BY number DESC LIMIT 1
 """
-_FIND_STAND_IN = Sql("generations.find_idle_stand_in", _IDLE_STAND_IN)
-_REMOVE_STAND_IN = Sql(
+_FIND_STAND_IN = NamedQuery("generations.find_idle_stand_in", _IDLE_STAND_IN)
+_REMOVE_STAND_IN = NamedQuery(
     "generations.remove_stand_in", f"DELETE FROM generations AS removed WHERE id = ({_IDLE_STAND_IN}) RETURNING number"
 )
 # The last generation takes the number that became free, so that none is missing.
 _CLOSE_GAP = (
-    Sql(
+    NamedQuery(
         "generations.close_gap",
         """
 WITH last AS (
@@ -280,7 +280,7 @@ WITH last AS (
 UPDATE generated_codes SET version = %s FROM last WHERE generation_id = last.id
 """,
     ),
-    Sql(
+    NamedQuery(
         "projects.count_generations",
         """
 UPDATE projects SET generation_count = coalesce((SELECT max(number) FROM generations WHERE project_id = projects.id), 0)

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from sqlalchemy import delete, func, select, update
 
-from data_layer.database.statements import Sql, named
+from data_layer.database.statements import NamedQuery, named
 from data_layer.entities import Mail, User
 from data_layer.entities.enums import MailKind, MailStatus
 from data_layer.entities.time_ordered_ids import first_id_at
@@ -17,7 +17,7 @@ from data_layer.repositories.repository import Repository, check_limit, chosen_o
 from data_layer.schemas.mails import MailView
 
 # A claimed mail is one whose next attempt is after the lease: if its process dies, nothing has to be cleaned up.
-_CLAIM = Sql(
+_CLAIM = NamedQuery(
     "mails.claim",
     """
 WITH due AS (

@@ -17,7 +17,7 @@ from sqlalchemy import Column, Table
 from uuid_utils.compat import uuid7
 
 from data_layer.database.entity_session import EntitySession
-from data_layer.database.statements import Sql
+from data_layer.database.statements import NamedQuery
 from data_layer.entities import Entity, FileReference, GeneratedCode, GeneratedImage, Generation, Project
 
 _COPIED: tuple[type[Entity], ...] = (Project, Generation, GeneratedCode, GeneratedImage, FileReference)
@@ -103,7 +103,7 @@ _BODIES = """, packed AS (
 )"""
 
 # An object that only a key in a column names gets a reference too, so that the copy keeps it when the original is gone.
-_CONTENTS = Sql(
+_CONTENTS = NamedQuery(
     "projects.contents",
     """
 WITH given AS (
@@ -139,7 +139,7 @@ SELECT
 FROM project
 """,
 )
-_HOLD = Sql(
+_HOLD = NamedQuery(
     "file_references.hold",
     """
 INSERT INTO file_references (id, file_id, owner_id, project_id)
@@ -217,7 +217,7 @@ class ProjectCopyRepository:
         await self._session.run(*((_COPY[entity], copy.values) for entity in chosen), (_HOLD, held))
 
 
-def _copy(entity: type[Entity]) -> Sql:
+def _copy(entity: type[Entity]) -> NamedQuery:
     """The statement that copies rows of a table whose ids are among those given."""
     replaced = _REPLACED[entity]
     table = cast("Table", entity.__table__)
@@ -231,7 +231,7 @@ def _copy(entity: type[Entity]) -> Sql:
         else replaced.get(column.name, f"source.{column.name}")
         for column in columns
     ]
-    return Sql(
+    return NamedQuery(
         f"{table.name}.copy",
         f"""
 WITH RECURSIVE ids AS MATERIALIZED (

@@ -24,7 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import TSQUERY
 
 from data_layer.database.entity_session import EntitySession
-from data_layer.database.statements import Sql, named
+from data_layer.database.statements import NamedQuery, named
 from data_layer.entities import Project, User, project_search, project_search_changes
 from data_layer.entities.enums import CodeStack, ProjectStatus, UserStatus
 from data_layer.repositories.repository import is_any
@@ -40,14 +40,14 @@ _MOST_RANKED = 10_000
 _SIMILAR_ENOUGH = 0.5
 _WORTH_OF_SIMILARITY = 0.001
 
-_STATE = Sql(
+_STATE = NamedQuery(
     "project_search.state",
     """
 SELECT coalesce((SELECT revision FROM project_search WHERE project_id = %s), 0),
     ARRAY(SELECT transaction_id FROM project_search_changes WHERE project_id = %s)
 """,
 )
-_PROMPTS = Sql(
+_PROMPTS = NamedQuery(
     "generations.prompts",
     """
 SELECT left(prompt, %s) FROM generations
@@ -55,7 +55,7 @@ WHERE project_id = %s AND prompt IS NOT NULL ORDER BY number DESC LIMIT %s
 """,
 )
 # As ``GeneratedCodeRepository.latest`` chooses it.
-_PAGE = Sql(
+_PAGE = NamedQuery(
     "project_search.page",
     """
 SELECT code.id, code.code_stack, coalesce(code.body_size, octet_length(code.code))
@@ -71,7 +71,7 @@ _REDUCED = " || ".join(
     for weight in "ABCD"
 )
 # The changes go with the row that knows them, or stay. What was changed after they were read has rows of its own.
-_STORE = Sql(
+_STORE = NamedQuery(
     "project_search.store",
     f"""
 WITH stored AS (
@@ -86,11 +86,11 @@ DELETE FROM project_search_changes AS changes USING stored
 WHERE changes.project_id = stored.project_id AND changes.transaction_id = ANY (%s)
 """,  # noqa: S608  (made of constants)
 )
-_FORGET = Sql(
+_FORGET = NamedQuery(
     "project_search_changes.delete",
     "DELETE FROM project_search_changes WHERE project_id = %s AND transaction_id = ANY (%s)",
 )
-_PARSE = Sql(
+_PARSE = NamedQuery(
     "project_search.parse",
     """
 SELECT to_regprocedure('word_similarity(text, text)') IS NOT NULL,
@@ -100,7 +100,7 @@ SELECT to_regprocedure('word_similarity(text, text)') IS NOT NULL,
     )
 """,
 )
-_MATCHING = Sql(
+_MATCHING = NamedQuery(
     "project_search.matching",
     """
 SELECT ARRAY(

@@ -10,20 +10,20 @@ from uuid import UUID
 
 from sqlalchemy import delete, func, select
 
-from data_layer.database.statements import Sql
+from data_layer.database.statements import NamedQuery
 from data_layer.entities import RefreshToken
 from data_layer.repositories.repository import Repository, chosen_once
 from data_layer.repositories.session_statements import LIVE
 
 # The session's row is locked first, so that two exchanges of one family follow each other.
-_LOCK_SESSION = Sql(
+_LOCK_SESSION = NamedQuery(
     "refresh_tokens.lock_session",
     """
 SELECT id FROM sessions WHERE id = (SELECT session_id FROM refresh_tokens WHERE token_hash = ANY(%s))
 FOR NO KEY UPDATE
 """,
 )
-_FIND = Sql(
+_FIND = NamedQuery(
     "refresh_tokens.find",
     f"""
 SELECT tokens.id, tokens.session_id, sessions.user_id, tokens.expires_at > now() AND {LIVE},
@@ -35,11 +35,11 @@ LEFT JOIN refresh_tokens AS successors ON successors.id = tokens.successor_id
 WHERE tokens.token_hash = ANY(%s)
 """,
 )
-_USE_ALL = Sql(
+_USE_ALL = NamedQuery(
     "refresh_tokens.use_all", "UPDATE refresh_tokens SET used_at = now() WHERE session_id = %s AND used_at IS NULL"
 )
-_USE = Sql("refresh_tokens.use", "UPDATE refresh_tokens SET used_at = now(), successor_id = %s WHERE id = %s")
-_INSERT = Sql(
+_USE = NamedQuery("refresh_tokens.use", "UPDATE refresh_tokens SET used_at = now(), successor_id = %s WHERE id = %s")
+_INSERT = NamedQuery(
     "refresh_tokens.insert",
     f"""
 INSERT INTO refresh_tokens (id, token_hash, session_id, expires_at, created_at)

@@ -9,7 +9,7 @@ from functools import lru_cache
 from uuid import UUID
 
 from data_layer.database.entity_session import Answer, EntitySession
-from data_layer.database.statements import NumberedSql
+from data_layer.database.statements import NumberedQuery
 from data_layer.entities import FileReference, StoredFile
 from data_layer.entities.enums import FileEncoding, FileState, StorageKind
 from data_layer.repositories.numbered_rows import NumberedRows, Shape, Texts, Values, add_rows, column_list
@@ -86,9 +86,9 @@ def save(session: EntitySession, original: NewObject, reference: Values) -> Save
 
 
 @lru_cache(maxsize=64)
-def _statement(original: Shape, reference: Shape) -> NumberedSql:
+def _statement(original: Shape, reference: Shape) -> NumberedQuery:
     new = NumberedRows()
-    return NumberedSql(
+    return NumberedQuery(
         "stored_files.save",
         f"""WITH stored AS (
     INSERT INTO stored_files ({column_list(original[0])}) SELECT new.* FROM {new.rows(StoredFile, original)}

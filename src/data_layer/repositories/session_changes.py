@@ -13,7 +13,7 @@ from typing import Any
 from uuid import UUID
 
 from data_layer.database.listener import Listener
-from data_layer.database.statements import Sql
+from data_layer.database.statements import NamedQuery
 from data_layer.entities.triggers import SESSION_CHANNEL
 from data_layer.errors import DatabaseUnavailableError
 
@@ -24,7 +24,7 @@ MOST_CHANGES = 50_000
 
 # What a snapshot does not show: transactions that were under way then, and those that began later. Asked for in these
 # two parts, so that the rows of a transaction that it shows are not looked at again while an older one stays open.
-_READ = Sql(
+_READ = NamedQuery(
     "session_changes.read",
     """
 SELECT pg_is_in_recovery(), pg_postmaster_start_time()::text, extract(epoch FROM clock_timestamp())::float8,

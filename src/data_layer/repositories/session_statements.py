@@ -7,7 +7,7 @@ where one is locked, so that nothing waits in a circle.
 # ruff: noqa: S608  (only texts of this package stand in the statements; values are passed as parameters)
 from __future__ import annotations
 
-from data_layer.database.statements import Sql
+from data_layer.database.statements import NamedQuery
 
 LIVE = "sessions.status = 'active' AND sessions.expires_at > now()"
 
@@ -18,20 +18,20 @@ SELECT sessions.id, sessions.user_id, users.role, sessions.type, sessions.create
     extract(epoch FROM sessions.expires_at)::float8, extract(epoch FROM sessions.expires_at - now())::float8, {_AS_OF}
 FROM sessions JOIN users ON users.id = sessions.user_id
 WHERE {LIVE} AND users.status = 'active' AND"""
-FIND_BY_HASH = Sql("sessions.validate", f"{_FIND} sessions.session_id = ANY(%s)")
-FIND_BY_ID = Sql("sessions.validate_by_id", f"{_FIND} sessions.id = %s")
+FIND_BY_HASH = NamedQuery("sessions.validate", f"{_FIND} sessions.session_id = ANY(%s)")
+FIND_BY_ID = NamedQuery("sessions.validate_by_id", f"{_FIND} sessions.id = %s")
 
-LOCK_ACTIVE_USER = Sql(
+LOCK_ACTIVE_USER = NamedQuery(
     "users.lock_active", "SELECT role FROM users WHERE id = %s AND status = 'active' FOR NO KEY UPDATE"
 )
-LOCK_USER = Sql("users.lock", "SELECT role FROM users WHERE id = %s FOR NO KEY UPDATE")
+LOCK_USER = NamedQuery("users.lock", "SELECT role FROM users WHERE id = %s FOR NO KEY UPDATE")
 
 INSERTED = (
     *("id", "session_id", "user_id", "type", "ip_address", "user_agent", "device_id", "device_type", "browser"),
     *("browser_version", "operating_system", "os_version", "country", "city", "timezone"),
 )
 # Nothing is inserted for an account that may not log in.
-INSERT = Sql(
+INSERT = NamedQuery(
     "sessions.insert",
     f"""
 INSERT INTO sessions ({", ".join(INSERTED)}, created_at, updated_at, last_active_at, expires_at)
@@ -42,8 +42,8 @@ RETURNING created_at, expires_at
 )
 
 
-def _end(name: str, condition: str) -> Sql:
-    return Sql(
+def _end(name: str, condition: str) -> NamedQuery:
+    return NamedQuery(
         name,
         f"""
 WITH ending AS (
@@ -69,7 +69,7 @@ END_SURPLUS = _end(
 )
 
 # The expiry is an indexed column, so it moves only when that is worth a new entry in the index.
-RECORD_ACTIVITY = Sql(
+RECORD_ACTIVITY = NamedQuery(
     "sessions.record_activity",
     f"""
 WITH active AS (
@@ -88,7 +88,7 @@ RETURNING sessions.expires_at
 """,
 )
 
-EXTEND = Sql(
+EXTEND = NamedQuery(
     "sessions.extend",
     f"""
 UPDATE sessions SET updated_at = now(), expires_at = greatest(
@@ -97,8 +97,10 @@ WHERE id = %s AND {LIVE} RETURNING expires_at
 """,
 )
 
-READ_DATA = Sql("sessions.read_data", f"SELECT session_data, data_version FROM sessions WHERE id = %s AND {LIVE}")
-WRITE_DATA = Sql(
+READ_DATA = NamedQuery(
+    "sessions.read_data", f"SELECT session_data, data_version FROM sessions WHERE id = %s AND {LIVE}"
+)
+WRITE_DATA = NamedQuery(
     "sessions.write_data",
     f"""
 UPDATE sessions SET session_data = %s::jsonb, data_version = data_version + 1, updated_at = now()

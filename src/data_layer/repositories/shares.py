@@ -8,7 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import Table, func, or_, select
 
-from data_layer.database.statements import DIALECT, Sql, named
+from data_layer.database.statements import DIALECT, NamedQuery, named
 from data_layer.entities import GeneratedCode, Generation, Share
 from data_layer.entities.code_body import packed_text, text_of
 from data_layer.entities.enums import GenerationStatus
@@ -22,7 +22,7 @@ _CODES = select(_TABLE.c.id.label("code_id"), packed_text(_TABLE).label("code"),
 
 # One statement decides and counts, so no view is lost and none is shown without being counted. The update waits for a
 # revocation that is being committed, and then finds nothing.
-_OPEN = Sql(
+_OPEN = NamedQuery(
     "shares.open",
     f"""
 WITH found AS (

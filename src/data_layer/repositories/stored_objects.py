@@ -172,7 +172,7 @@ class StoredFileRepository(ReadRepository[StoredFile]):
         )
         return [_record(row) for row in await self._session.execute(statement)]
 
-    async def give_up(self, object_ids: Collection[UUID]) -> Sequence[ObjectRecord]:
+    async def abandon(self, object_ids: Collection[UUID]) -> Sequence[ObjectRecord]:
         """Mark pending objects as deleted, with the files that refer to them; those that really were pending."""
         await self._session.change(
             delete(FileReference).where(

@@ -13,7 +13,7 @@ from sqlalchemy import BigInteger, Column, ColumnElement, cast, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
-from data_layer.database.statements import Sql, named
+from data_layer.database.statements import NamedQuery, named
 from data_layer.entities import Budget, UsageEntry, usage_days, usage_totals
 from data_layer.entities.usage import NO_PROJECT, TOKEN_KINDS
 from data_layer.repositories.repository import AppendRepository, Repository
@@ -93,8 +93,8 @@ def _column(days: ReadOnlyColumnCollection[str, Column[Any]], group: UsageGroup)
             return days[group.value]
 
 
-_LOCK = Sql("budgets.lock", "SELECT id FROM budgets WHERE user_id = %s AND currency = %s FOR NO KEY UPDATE")
-_REMOVE_EXPIRED = Sql(
+_LOCK = NamedQuery("budgets.lock", "SELECT id FROM budgets WHERE user_id = %s AND currency = %s FOR NO KEY UPDATE")
+_REMOVE_EXPIRED = NamedQuery(
     "budget_reservations.remove_expired",
     """
 DELETE FROM budget_reservations USING budgets
@@ -114,7 +114,7 @@ held AS (
     WHERE budget_id = (SELECT id FROM budget) AND expires_at > clock_timestamp() AND id <> %s
 )
 """
-_RESERVE = Sql(
+_RESERVE = NamedQuery(
     "budget_reservations.reserve",
     f"""
 WITH {_STATE}, kept AS (
@@ -128,11 +128,11 @@ WITH {_STATE}, kept AS (
 SELECT monthly_limit, spent.amount, held.amount, updated_at, (SELECT expires_at FROM kept) FROM budget, spent, held
 """,  # noqa: S608  (only a constant of ours)
 )
-_READ = Sql(
+_READ = NamedQuery(
     "budgets.state",
     f"WITH {_STATE} SELECT monthly_limit, spent.amount, held.amount, updated_at, NULL FROM budget, spent, held",  # noqa: S608
 )
-_SETTLE = Sql(
+_SETTLE = NamedQuery(
     "budget_reservations.settle",
     """
 UPDATE budget_reservations SET amount = greatest(amount - %s, 0)
@@ -140,7 +140,7 @@ WHERE id = %s AND budget_id IN (SELECT id FROM budgets WHERE user_id = %s)
 RETURNING id
 """,
 )
-_RELEASE = Sql(
+_RELEASE = NamedQuery(
     "budget_reservations.release",
     """
 DELETE FROM budget_reservations WHERE id = %s AND budget_id IN (SELECT id FROM budgets WHERE user_id = %s)

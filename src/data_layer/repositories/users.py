@@ -13,7 +13,7 @@ from sqlalchemy import bindparam, delete, func, insert, select, text, update
 from typing_extensions import override
 
 from data_layer.database.entity_session import EntitySession
-from data_layer.database.statements import CompiledStatement, Sql, named
+from data_layer.database.statements import CompiledStatement, NamedQuery, named
 from data_layer.entities import (
     ApiKey,
     Budget,
@@ -281,7 +281,7 @@ class SecondFactorRepository(Repository[SecondFactor]):
 
 
 # The snapshot says which transactions the answer knows of; see ``services.sessions.watermark``.
-_FIND_ACCOUNT = Sql(
+_FIND_ACCOUNT = NamedQuery(
     "user_identities.find_account",
     """
 SELECT users.id, users.role, users.status,

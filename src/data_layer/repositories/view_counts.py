@@ -7,7 +7,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from data_layer.database.entity_session import EntitySession
-from data_layer.database.statements import Sql
+from data_layer.database.statements import NamedQuery
 from data_layer.entities import GeneratedCode, GeneratedImage, Project
 
 Viewed = type[Project] | type[GeneratedCode] | type[GeneratedImage]
@@ -24,10 +24,12 @@ UPDATE {table} SET {changes} FROM seen JOIN locked USING (id) WHERE {table}.id =
 """
 _COUNT = "view_count = view_count + views"
 _LAST = "last_viewed_at = greatest(last_viewed_at, now() - make_interval(secs => seconds))"
-_ADD: dict[Viewed, Sql] = {
-    Project: Sql("projects.add_views", _STATEMENT.format(table="projects", changes=f"{_COUNT}, {_LAST}")),
-    GeneratedCode: Sql("generated_codes.add_views", _STATEMENT.format(table="generated_codes", changes=_COUNT)),
-    GeneratedImage: Sql("generated_images.add_views", _STATEMENT.format(table="generated_images", changes=_COUNT)),
+_ADD: dict[Viewed, NamedQuery] = {
+    Project: NamedQuery("projects.add_views", _STATEMENT.format(table="projects", changes=f"{_COUNT}, {_LAST}")),
+    GeneratedCode: NamedQuery("generated_codes.add_views", _STATEMENT.format(table="generated_codes", changes=_COUNT)),
+    GeneratedImage: NamedQuery(
+        "generated_images.add_views", _STATEMENT.format(table="generated_images", changes=_COUNT)
+    ),
 }
 
 

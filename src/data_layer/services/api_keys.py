@@ -329,7 +329,7 @@ class ApiKeyService:
                 return False
             key.revoked_at = datetime.now(UTC)
             tx.add(_entry(actor, AuditAction.USER_REVOKE_API_KEY, key, "Revoked an API key", {"name": key.name}))
-        self._watermark.give_up([key_id])
+        self._watermark.abandon([key_id])
         return True
 
     async def authenticate(self, secret: str) -> ActiveApiKey:

@@ -73,7 +73,7 @@ class DesignSystemService:
         """
         async with self._transactions() as tx:
             return DesignSystemView.model_validate(
-                await _open(tx, actor, design_id, Permission.READ_DESIGN_SYSTEMS, lock=False)
+                await _load_authorized(tx, actor, design_id, Permission.READ_DESIGN_SYSTEMS, lock=False)
             )
 
     async def list(self, actor: Actor, *, owner_id: UUID | None = None) -> Sequence[DesignSystemView]:
@@ -105,7 +105,7 @@ class DesignSystemService:
             InvalidValueError, ValueTooLongError: see ``create``.
         """
         async with self._transactions() as tx:
-            design = await _open(tx, actor, design_id, Permission.CHANGE_DESIGN_SYSTEMS)
+            design = await _load_authorized(tx, actor, design_id, Permission.CHANGE_DESIGN_SYSTEMS)
             _require_unchanged(design, expected)
             before = _picture(design)
             same_content = changes.content is None or changes.content == design.content
@@ -128,7 +128,7 @@ class DesignSystemService:
             ChangedMeanwhileError: ``expected`` is not its ``updated_at``.
         """
         async with self._transactions() as tx:
-            design = await _open(tx, actor, design_id, Permission.CHANGE_DESIGN_SYSTEMS)
+            design = await _load_authorized(tx, actor, design_id, Permission.CHANGE_DESIGN_SYSTEMS)
             _require_unchanged(design, expected)
             tx.add(_entry(AuditAction.DESIGN_DELETE, design, "Deleted a design system", old_values=_picture(design)))
             await tx.designs.delete(design)
@@ -143,7 +143,7 @@ def _owner(actor: Actor, owner_id: UUID | None, permission: Permission = Permiss
     return owner_id
 
 
-async def _open(
+async def _load_authorized(
     tx: UnitOfWork, actor: Actor, design_id: UUID, permission: Permission, *, lock: bool = True
 ) -> DesignSystem:
     actor = await as_of_now(tx, actor)

@@ -122,7 +122,7 @@ class ImageService:
             NotFoundError: the actor may see none with this id.
         """
         async with self._transactions() as tx:
-            _, image = await _open(tx, actor, image_id, Permission.READ_IMAGES, reason=reason)
+            _, image = await _load_authorized(tx, actor, image_id, Permission.READ_IMAGES, reason=reason)
             view = GeneratedImageFull.model_validate(image)
         self._views.count(GeneratedImage, image_id)
         return view
@@ -214,7 +214,7 @@ class ImageService:
             FileNotFoundInStorageError, DamagedFileError: its bytes are missing, or not those that were stored.
         """
         async with self._transactions() as tx:
-            project, image = await _open(tx, actor, image_id, Permission.READ_IMAGES, reason=reason)
+            project, image = await _load_authorized(tx, actor, image_id, Permission.READ_IMAGES, reason=reason)
             file = await _file_of(tx, project, image)
         content = await self._files.download(file.id, owner_id=project.user_id)
         async with self._transactions() as tx:
@@ -245,7 +245,7 @@ class ImageService:
             NotSupportedByStorageError: this storage cannot sign URLs.
         """
         async with self._transactions() as tx:
-            project, image = await _open(tx, actor, image_id, Permission.READ_IMAGES, reason=reason)
+            project, image = await _load_authorized(tx, actor, image_id, Permission.READ_IMAGES, reason=reason)
             file = await _file_of(tx, project, image)
         return await self._files.signed_url(
             file.id, owner_id=project.user_id, expires_in=expires_in, thumbnail=thumbnail
@@ -301,7 +301,7 @@ class ImageService:
             NotFoundError: the actor has none with this id, or it has no bytes.
         """
         async with self._transactions() as tx:
-            project, image = await _open(tx, actor, image_id, Permission.CHANGE_IMAGES)
+            project, image = await _load_authorized(tx, actor, image_id, Permission.CHANGE_IMAGES)
             file = await _file_of(tx, project, image)
         public = await self._files.publish(file.id, owner_id=project.user_id)
         await self._change(actor, image_id, AuditAction.IMAGE_UPDATE, {"image_url": f"{PUBLIC_PATH}{public.name}"})
@@ -314,7 +314,7 @@ class ImageService:
             NotFoundError: the actor has none with this id.
         """
         async with self._transactions() as tx:
-            project, image = await _open(tx, actor, image_id, Permission.CHANGE_IMAGES, lock=True)
+            project, image = await _load_authorized(tx, actor, image_id, Permission.CHANGE_IMAGES, lock=True)
             old = {"project_id": str(project.id), "name": image.name, "file_size": image.file_size}
             tx.add(_entry(AuditAction.IMAGE_DELETE, actor, project, image_id, "Deleted an image", old_values=old))
             await tx.images.delete(image)
@@ -329,7 +329,7 @@ class ImageService:
         expected: datetime | None = None,
     ) -> GeneratedImageFull:
         async with self._transactions() as tx:
-            project, image = await _open(tx, actor, image_id, Permission.CHANGE_IMAGES, lock=True)
+            project, image = await _load_authorized(tx, actor, image_id, Permission.CHANGE_IMAGES, lock=True)
             if expected is not None and image.updated_at != expected:
                 raise ChangedMeanwhileError(
                     f"the image was changed at {image.updated_at:%Y-%m-%d %H:%M:%S}; read it again",
@@ -350,7 +350,7 @@ class ImageService:
             return GeneratedImageFull.model_validate(image)
 
 
-async def _open(
+async def _load_authorized(
     tx: UnitOfWork,
     actor: Actor,
     image_id: UUID,

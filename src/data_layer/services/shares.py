@@ -83,7 +83,7 @@ class ShareService:
         token = secrets.token_urlsafe(_TOKEN_BYTES)
         async with self._transactions() as tx:
             # Two that are created at the same moment are counted one after the other.
-            project = await _open(tx, actor, project_id, Permission.SHARE_PROJECT, lock=True)
+            project = await _load_authorized(tx, actor, project_id, Permission.SHARE_PROJECT, lock=True)
             if project.status is ProjectStatus.ARCHIVED:
                 raise InvalidValueError("an archived project is not shared; restore it first", field="status")
             if await tx.shares.count_live(project_id) >= MAXIMUM_NUMBER:
@@ -119,7 +119,7 @@ class ShareService:
             NotFoundError: the project does not exist, or the actor may not see its shares.
         """
         async with self._transactions() as tx:
-            await _open(tx, actor, project_id, Permission.READ_SHARES)
+            await _load_authorized(tx, actor, project_id, Permission.READ_SHARES)
             return await tx.shares.views(project_id, limit=limit, after=after)
 
     async def revoke(self, actor: Actor, share_id: UUID) -> bool:
@@ -213,7 +213,7 @@ async def _opened(tx: UnitOfWork, token: str) -> OpenedShare:
     return opened
 
 
-async def _open(
+async def _load_authorized(
     tx: UnitOfWork, actor: Actor, project_id: UUID, permission: Permission, *, lock: bool = False
 ) -> Project:
     actor = await as_of_now(tx, actor)

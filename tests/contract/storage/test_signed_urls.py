@@ -57,7 +57,7 @@ class Client:
         if method == "PUT":
             await storage.upload(content, key, content_type or "application/octet-stream")
             return 200, b"", {}
-        chosen, stored = grant.answer, await storage.stat(key)
+        chosen, stored = grant.headers, await storage.stat(key)
         answer = {
             "content-type": chosen.content_type or stored.content_type,
             "content-disposition": chosen.content_disposition or "",

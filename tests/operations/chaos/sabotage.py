@@ -50,7 +50,7 @@ def _believe_copies_of_sessions() -> None:
 
     watermark.Watermark.take = take_and_trust  # type: ignore[method-assign]
     watermark.Watermark.vouches_for = lambda *_: True  # type: ignore[method-assign]
-    watermark.Watermark.give_up = lambda *_: None  # type: ignore[method-assign]
+    watermark.Watermark.abandon = lambda *_: None  # type: ignore[method-assign]
 
 
 def _keep_connections() -> None:

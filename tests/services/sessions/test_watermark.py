@@ -206,5 +206,5 @@ def test_forgetting_old_changes_makes_old_copies_unbelievable() -> None:
 def test_what_this_process_ended_is_never_believed_again() -> None:
     database, watermark = ModelDatabase(), Watermark()
     catch_up(watermark, database, 0.0)
-    watermark.give_up([SESSIONS[0]])
+    watermark.abandon([SESSIONS[0]])
     assert not watermark.vouches_for(SESSIONS[0], 10**9, "first")

@@ -27,8 +27,8 @@ from data_layer.storage.keys import is_key
 from data_layer.storage.signing import azure, s3
 from data_layer.storage.signing.cloudfront import CloudFrontSigner
 from data_layer.storage.signing.local import LocalUrlSigner
+from data_layer.storage.signing.request import HeaderOverrides, SigningRequest
 from data_layer.storage.signing.s3 import S3Credentials
-from data_layer.storage.signing.terms import Answer, Terms
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 KEY = base64.b64encode(b"a key of thirty-two characters..").decode()
@@ -41,14 +41,16 @@ answers = st.fixed_dictionaries(
 )
 
 
-def terms(key: str, method: Any = "GET", seconds: int = 60, *, size: int | None = None, **answer: Any) -> Terms:
-    return Terms(key, method, NOW, seconds, Answer(**answer), size)
+def signing_request(
+    key: str, method: Any = "GET", seconds: int = 60, *, size: int | None = None, **answer: Any
+) -> SigningRequest:
+    return SigningRequest(key, method, NOW, seconds, HeaderOverrides(**answer), size)
 
 
 @given(key=keys, answer=answers, seconds=st.integers(1, 604800), token=headers)
 def test_s3_as_botocore_signs(key: str, answer: dict[str, Any], seconds: int, token: str | None) -> None:
     signed = s3.sign(
-        terms(key, seconds=seconds, **answer),
+        signing_request(key, seconds=seconds, **answer),
         base_url="https://pictures.s3.eu-central-1.amazonaws.com",
         region="eu-central-1",
         credentials=S3Credentials("AKID", "secret", token),
@@ -83,23 +85,27 @@ def test_s3_binds_the_headers_of_an_upload() -> None:
         "region": "us-east-1",
         "credentials": S3Credentials("AKID", "secret"),
     }
-    plain = s3.sign(terms("a", "PUT"), **options)
+    plain = s3.sign(signing_request("a", "PUT"), **options)
     typed = s3.sign(
-        terms("a", "PUT", content_type="image/png"), headers={"x-amz-server-side-encryption": "AES256"}, **options
+        signing_request("a", "PUT", content_type="image/png"),
+        headers={"x-amz-server-side-encryption": "AES256"},
+        **options,
     )
     assert plain.headers == {}
     assert typed.headers == {"x-amz-server-side-encryption": "AES256", "content-type": "image/png"}
     query = parse_qs(urlsplit(typed.url).query)
     assert query["X-Amz-SignedHeaders"] == ["content-type;host;x-amz-server-side-encryption"]
-    sized = s3.sign(terms("a", "PUT", size=79), **options)
+    sized = s3.sign(signing_request("a", "PUT", size=79), **options)
     assert sized.headers == {"content-length": "79"}
     assert parse_qs(urlsplit(sized.url).query)["X-Amz-SignedHeaders"] == ["content-length;host"]
 
 
 @given(key=keys, answer=answers, seconds=st.integers(1, 604800))
 def test_azure_as_microsoft_signs(key: str, answer: dict[str, Any], seconds: int) -> None:
-    asked = terms(key, seconds=seconds, **answer)
-    ours = azure.sign(asked, base_url="https://x.blob.core.windows.net/c", account="x", account_key=KEY, container="c")
+    signing = signing_request(key, seconds=seconds, **answer)
+    ours = azure.sign(
+        signing, base_url="https://x.blob.core.windows.net/c", account="x", account_key=KEY, container="c"
+    )
     with mock.patch("azure.storage.blob._shared_access_signature.X_MS_VERSION", azure.VERSION):
         theirs = generate_blob_sas(
             "x",
@@ -107,7 +113,7 @@ def test_azure_as_microsoft_signs(key: str, answer: dict[str, Any], seconds: int
             key,
             account_key=KEY,
             permission=BlobSasPermissions(read=True),
-            expiry=asked.expires_at,
+            expiry=signing.expires_at,
             protocol="https",
             **answer,
         )
@@ -133,7 +139,7 @@ def key_file(tmp_path: Path, private_key: rsa.RSAPrivateKey) -> Path:
 @pytest.mark.parametrize("disposition", [None, 'attachment; filename="a&b.txt"'])
 def test_cloudfront_as_botocore_signs(key_file: Path, private_key: rsa.RSAPrivateKey, disposition: str | None) -> None:
     ours = CloudFrontSigner("K123", key_file).sign(
-        terms("ä/b c.png", content_disposition=disposition), base_url="https://cdn.example.com/x"
+        signing_request("ä/b c.png", content_disposition=disposition), base_url="https://cdn.example.com/x"
     )
     vendors = VendorsCloudFrontSigner(
         "K123",
@@ -160,20 +166,22 @@ def test_a_local_signature_fits_nothing_else(made: Any, used: Any) -> None:
     signer = LocalUrlSigner(["secret"])
     urls = []
     for key, method, seconds, *answer, size in (made, used):
-        asked = Terms(key, method, datetime.now(UTC).replace(microsecond=0), seconds, Answer(*answer), size)
-        urls.append(dict(parse_qsl(urlsplit(signer.sign(asked).url).query)))
+        signing = SigningRequest(
+            key, method, datetime.now(UTC).replace(microsecond=0), seconds, HeaderOverrides(*answer), size
+        )
+        urls.append(dict(parse_qsl(urlsplit(signer.sign(signing).url).query)))
     assume(made != used)
     forged = urls[1] | {"signature": urls[0]["signature"]}
     with pytest.raises(InvalidSignatureError):
         signer.verify(used[1], used[0], forged, content_type=used[3])
     grant = signer.verify(made[1], made[0], urls[0], content_type=made[3])
-    assert (grant.method, grant.answer, grant.size) == (made[1], Answer(*made[3:7]), made[7])
+    assert (grant.method, grant.headers, grant.size) == (made[1], HeaderOverrides(*made[3:7]), made[7])
 
 
 @given(key=keys)
 def test_a_local_url_leads_back_to_its_key(key: str) -> None:
     signed = LocalUrlSigner(["secret"], public_url="https://files.example.com").sign(
-        Terms(key, "GET", datetime.now(UTC), 60)
+        SigningRequest(key, "GET", datetime.now(UTC), 60)
     )
     parts = urlsplit(signed.url)
     assert signed.url.isascii()
@@ -182,7 +190,7 @@ def test_a_local_url_leads_back_to_its_key(key: str) -> None:
 
 def test_a_local_url_may_be_asked_for_with_head() -> None:
     signer = LocalUrlSigner(["secret"])
-    query = dict(parse_qsl(urlsplit(signer.sign(Terms("a", "GET", datetime.now(UTC), 60)).url).query))
+    query = dict(parse_qsl(urlsplit(signer.sign(SigningRequest("a", "GET", datetime.now(UTC), 60)).url).query))
     assert signer.verify("HEAD", "a", query).method == "GET"
     for method in ("DELETE", "POST", "get"):
         with pytest.raises(InvalidSignatureError):
@@ -194,7 +202,7 @@ def test_a_local_url_expires_a_minute_after_its_time() -> None:
 
     def query(age: int) -> dict[str, str]:
         made = datetime.now(UTC) - timedelta(seconds=age)
-        return dict(parse_qsl(urlsplit(signer.sign(Terms("a", "GET", made, 10)).url).query))
+        return dict(parse_qsl(urlsplit(signer.sign(SigningRequest("a", "GET", made, 10)).url).query))
 
     signer.verify("GET", "a", query(age=60))
     with pytest.raises(InvalidSignatureError, match="expired"):
@@ -209,8 +217,8 @@ def test_any_nonsense_is_refused(query: dict[str, str]) -> None:
 
 def test_another_secret_and_rotation() -> None:
     old, new, both = (LocalUrlSigner(secrets) for secrets in (["old"], ["new"], ["new", "old"]))
-    asked = Terms("a", "GET", datetime.now(UTC), 60)
-    of_old, of_both = (dict(parse_qsl(urlsplit(signer.sign(asked).url).query)) for signer in (old, both))
+    signing = SigningRequest("a", "GET", datetime.now(UTC), 60)
+    of_old, of_both = (dict(parse_qsl(urlsplit(signer.sign(signing).url).query)) for signer in (old, both))
     both.verify("GET", "a", of_old)
     new.verify("GET", "a", of_both)
     with pytest.raises(InvalidSignatureError):

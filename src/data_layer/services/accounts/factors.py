@@ -139,7 +139,7 @@ class Factors:
                 raise _missing(factor_id)
             if not self._factors.accept_code(factor, code):
                 raise refused()
-            return await self._confirm(tx, actor, user, factor)
+            return await self._confirm_factor(tx, actor, user, factor)
 
     async def begin_passkey(
         self,
@@ -205,7 +205,7 @@ class Factors:
                 sign_count=made.sign_count,
             )
             tx.add(factor)
-            return await self._confirm(tx, actor, user, factor)
+            return await self._confirm_factor(tx, actor, user, factor)
 
     async def begin_confirmation(self, actor: Actor, user_id: UUID) -> FactorChallenge:
         """Return what a passkey answers, for whatever takes a ``proof``.
@@ -304,7 +304,7 @@ class Factors:
                 await tx.sessions.end_all(user_id, "factors_reset")
             return removed
 
-    async def _confirm(self, tx: UnitOfWork, actor: Actor, user: User, factor: SecondFactor) -> ConfirmedFactor:
+    async def _confirm_factor(self, tx: UnitOfWork, actor: Actor, user: User, factor: SecondFactor) -> ConfirmedFactor:
         is_first = not await tx.second_factors.confirmed(user.id)
         factor.confirmed_at = datetime.now(UTC)
         await tx.flush()

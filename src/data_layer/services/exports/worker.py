@@ -119,7 +119,7 @@ class ExportWorker:
     async def _give_up(self) -> None:
         """Fail the jobs whose processes died each time."""
         async with self._transactions() as tx:
-            for export_id, user_id in await tx.exports.give_up(_STOPPED, most=_MOST_ATTEMPTS, limit=_FAILURE_BATCH):
+            for export_id, user_id in await tx.exports.abandon(_STOPPED, most=_MOST_ATTEMPTS, limit=_FAILURE_BATCH):
                 tx.add(export_entry(user_id, export_id, "Failed to export everything about a person", is_success=False))
                 log.error("export_failed", export=export_id, reason=_STOPPED)
 

@@ -117,7 +117,7 @@ class FileCleanup:
         while True:
             async with self._transactions() as tx:
                 ids = await tx.stored_files.abandoned(older_than=self._older_than, limit=_BATCH)
-            given_up = await self._removal.give_up(ids) if ids else 0
+            given_up = await self._removal.abandon(ids) if ids else 0
             if not given_up:
                 return done
             done += given_up

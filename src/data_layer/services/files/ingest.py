@@ -79,7 +79,7 @@ class FileIngest:
             await self._threads.run(_hash, file.content)
             same = await self._refer_to_same(file, request)
             if same is not None:
-                return await self._heal(file, same)
+                return await self._restore(file, same)
         packed, encoding = await self._pack(file)
         place = self._new_place(file, packed, encoding, request)
         reference = _reference(request)  # Checked before anything is stored.
@@ -94,7 +94,7 @@ class FileIngest:
             is_kept=lambda view: view.key == new.key,  # Or the owner has the same bytes already.
             discard=partial(self._discard, new.key),
         )
-        return view if view.key == new.key else await self._heal(file, view)
+        return view if view.key == new.key else await self._restore(file, view)
 
     async def _refer_to_same(self, file: InspectedFile, request: SaveRequest) -> FileView | None:
         """Add a reference to the same bytes, if the owner has them already."""
@@ -105,7 +105,7 @@ class FileIngest:
                 return None if found is None else await self._refer(tx, found, request)
         return None
 
-    async def _heal(self, file: InspectedFile, view: FileView) -> FileView:
+    async def _restore(self, file: InspectedFile, view: FileView) -> FileView:
         """Store bytes again that are lost or damaged: otherwise they would never come back."""
         try:
             require_size(view, await self._backends.of(view.backend).stat(view.key))

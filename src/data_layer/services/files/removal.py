@@ -84,10 +84,10 @@ class FileRemoval:
         await self.finish(marked)
         return len(marked)
 
-    async def give_up(self, object_ids: Collection[UUID]) -> int:
+    async def abandon(self, object_ids: Collection[UUID]) -> int:
         """Remove direct uploads that were not completed; how many."""
         async with self._transactions() as tx:
-            marked = await tx.stored_files.give_up(object_ids)
+            marked = await tx.stored_files.abandon(object_ids)
         await self.finish(marked)
         return len(marked)
 

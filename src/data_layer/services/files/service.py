@@ -341,7 +341,7 @@ class FileService:
             except NotFoundError:
                 return False
             objects = await tx.files.remove(file_id)
-        end = self._removal.give_up if view.state is FileState.PENDING else self._removal.remove
+        end = self._removal.abandon if view.state is FileState.PENDING else self._removal.remove
         with leaving_rest_to_cleanup(files=len(objects)):
             await end(objects)
         return bool(objects)

@@ -90,7 +90,7 @@ class LocalFileServer:
         if key.startswith(UPLOADS) or (row is not None and row.state is not FileState.STORED):
             raise FileNotFoundInStorageError(f"no file is stored under {key!r}")
         file = await self._storage.stat(key)
-        answer = grant.answer
+        answer = grant.headers
         content_type, encoding = file.content_type, answer.content_encoding or file.content_encoding
         if row is not None:
             require_size(row, file)
@@ -121,7 +121,7 @@ class LocalFileServer:
         row = await self._record(key) if key.startswith(UPLOADS) else None
         if row is None or row.state is not FileState.PENDING:
             raise InvalidSignatureError("only a direct upload that is not completed yet takes a file")
-        return PermittedUpload(key, grant.answer.content_type or row.content_type, row.size)
+        return PermittedUpload(key, grant.headers.content_type or row.content_type, row.size)
 
     async def store(self, upload: PermittedUpload, content: AsyncIterator[bytes]) -> None:
         """Store a direct upload that is allowed.

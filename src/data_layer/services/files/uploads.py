@@ -116,12 +116,12 @@ class DirectUploads:
             stored = await self._verify_and_store(view, pending)
         except (InvalidFileError, ContentMismatchError, FileTooLargeError):
             with leaving_rest_to_cleanup(files=1):
-                await self._removal.give_up([pending.id])
+                await self._removal.abandon([pending.id])
             raise
         except ConflictError:
             return await self._completed_by_another(file_id)
         with leaving_rest_to_cleanup(files=1):
-            await self._removal.give_up([pending.id])
+            await self._removal.abandon([pending.id])
         return stored
 
     async def _verify_and_store(self, view: FileView, pending: StoredFile) -> FileView:

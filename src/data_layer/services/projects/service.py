@@ -307,7 +307,7 @@ class ProjectService:
             InvalidValueError: a value cannot be stored; ``field`` says which.
         """
         async with self._transactions() as tx:
-            project = await _open(tx, actor, project_id)
+            project = await _load_authorized(tx, actor, project_id)
             if expected is not None and project.revision != expected:
                 raise _changed_meanwhile(project, changes)
             for name in changes.model_fields_set:
@@ -328,7 +328,7 @@ class ProjectService:
             NotFoundError: the actor has none with this id.
         """
         async with self._transactions() as tx:
-            project = await _open(tx, actor, project_id)
+            project = await _load_authorized(tx, actor, project_id)
             return await _move(tx, actor, project, ProjectStatus.ARCHIVED, AuditAction.PROJECT_ARCHIVE)
 
     async def unarchive(self, actor: Actor, project_id: UUID) -> ProjectFull:
@@ -338,7 +338,7 @@ class ProjectService:
             NotFoundError: the actor has none with this id.
         """
         async with self._transactions() as tx:
-            project = await _open(tx, actor, project_id)
+            project = await _load_authorized(tx, actor, project_id)
             if project.status is not ProjectStatus.ARCHIVED:
                 return ProjectFull.model_validate(project)
             return await _move(tx, actor, project, _status(project.status_before_archive), AuditAction.PROJECT_RESTORE)
@@ -350,7 +350,7 @@ class ProjectService:
             NotFoundError: the actor has none with this id, or it is deleted already.
         """
         async with self._transactions() as tx:
-            project = await _open(tx, actor, project_id)
+            project = await _load_authorized(tx, actor, project_id)
             await _move(tx, actor, project, ProjectStatus.DELETED, AuditAction.PROJECT_DELETE)
 
     async def restore(self, actor: Actor, project_id: UUID) -> ProjectFull:
@@ -360,7 +360,7 @@ class ProjectService:
             NotFoundError: the actor has none with this id.
         """
         async with self._transactions() as tx:
-            project = await _open(tx, actor, project_id, also_deleted=True)
+            project = await _load_authorized(tx, actor, project_id, also_deleted=True)
             if project.status is not ProjectStatus.DELETED:
                 return ProjectFull.model_validate(project)
             return await _move(tx, actor, project, _status(project.status_before_delete), AuditAction.PROJECT_RESTORE)
@@ -404,7 +404,7 @@ def _owner(actor: Actor, owner_id: UUID | None, permission: Permission) -> UUID:
     return owner_id
 
 
-async def _open(tx: UnitOfWork, actor: Actor, project_id: UUID, *, also_deleted: bool = False) -> Project:
+async def _load_authorized(tx: UnitOfWork, actor: Actor, project_id: UUID, *, also_deleted: bool = False) -> Project:
     """The project, locked, for somebody who may change it."""
     actor = await as_of_now(tx, actor)
     try:

@@ -214,6 +214,6 @@ class SessionCopies:
         """After the commit: believe no copy of these sessions any more. Other processes learn of it by themselves."""
         ids = [session_id for sessions in ended for session_id in sessions.ids]
         hashes = [token_hash for sessions in ended for token_hash in sessions.hashes]
-        self.watermark.give_up(ids)
+        self.watermark.abandon(ids)
         self.near.forget(ids)
         await self.shared.remove([*hashes, *map(str, ids)])

@@ -101,7 +101,7 @@ class Watermark:
         """
         return now < self.fresh_until and all(self.vouches_for(each, as_of, server) for each in ids)
 
-    def give_up(self, session_ids: Iterable[UUID]) -> None:
+    def abandon(self, session_ids: Iterable[UUID]) -> None:
         """Believe no copy of these sessions any more: this process has ended them itself."""
         self._changes.update(dict.fromkeys(session_ids, _FOR_EVER))
 

@@ -35,7 +35,7 @@ from data_layer.storage.arguments import (
 from data_layer.storage.content import BATCH_SIZE, batches
 from data_layer.storage.keys import is_key, split_key, split_prefix
 from data_layer.storage.local.attributes import KeyLock, Sidecars
-from data_layer.storage.local.files import Copy, Destination, Draft, Reader
+from data_layer.storage.local.files import AtomicFileWriter, Copy, Destination, Reader
 from data_layer.storage.local.folder import TEMPORARY, StorageFolder, create_file, read_all, write_all
 from data_layer.storage.local.listing import measure, walk
 from data_layer.storage.port import (
@@ -51,7 +51,7 @@ from data_layer.storage.port import (
     ignore_unusable_key,
 )
 from data_layer.storage.signing.local import LocalUrlSigner
-from data_layer.storage.signing.terms import Answer, Terms
+from data_layer.storage.signing.request import HeaderOverrides, SigningRequest
 from data_layer.storage.threads import FileThreads
 
 _THREADS = 32
@@ -160,17 +160,17 @@ class LocalStorage:
             check_sha256(sha256),
             Condition(overwrite, if_match),
         )
-        draft = Draft(
+        writer = AtomicFileWriter(
             self._folder,
             destination,
             self._max_file_size if max_size is None else check_integer(max_size, field="max_size"),
         )
         if isinstance(content, bytes | HashedBytes):
             with _translated_for_writing(key):
-                await self._threads.run_until_cancelled(draft.abandon, draft.store, content)
+                await self._threads.run_until_cancelled(writer.abandon, writer.store, content)
         else:
-            await self._store_stream(draft, content, key)
-        _logger.debug("file_uploaded", key=key, size=draft.size, content_type=content_type)
+            await self._store_stream(writer, content, key)
+        _logger.debug("file_uploaded", key=key, size=writer.size, content_type=content_type)
         return self._signer.url(key)
 
     async def download(self, key: str) -> bytes:
@@ -268,10 +268,14 @@ class LocalStorage:
         size: int | None = None,
     ) -> SignedUrl:
         """Permission to read or store one file through the service; see `StorageUrls.signed_url`."""
-        terms = Terms.checked(
-            key, method, expires_in, Answer(content_type, content_disposition, content_encoding, cache_control), size
+        request = SigningRequest.checked(
+            key,
+            method,
+            expires_in,
+            HeaderOverrides(content_type, content_disposition, content_encoding, cache_control),
+            size,
         )
-        return self._signer.sign(terms)
+        return self._signer.sign(request)
 
     @property
     def _threads(self) -> FileThreads:
@@ -279,23 +283,23 @@ class LocalStorage:
             raise NotInitializedError("the storage is not open: await its initialize() first")
         return self._open_threads
 
-    async def _store_stream(self, draft: Draft, content: FileContent, key: str) -> None:
+    async def _store_stream(self, writer: AtomicFileWriter, content: FileContent, key: str) -> None:
         threads = self._threads
         try:
             with _translated_for_writing(key):
-                await threads.run(draft.open)
+                await threads.run(writer.open)
             async with aclosing(batches(content, threads)) as source:
                 async for batch in source:
                     with _translated_for_writing(key):
-                        await threads.run(draft.write, batch)
+                        await threads.run(writer.write, batch)
                     batch.clear()
             with _translated_for_writing(key):
-                await threads.run_until_cancelled(draft.abandon, draft.commit)
+                await threads.run_until_cancelled(writer.abandon, writer.commit)
         finally:
             try:
-                await threads.run(draft.discard)
+                await threads.run(writer.discard)
             except NotInitializedError:  # Closed meanwhile: there are no threads left to do it.
-                draft.discard()
+                writer.discard()
 
     async def _chunks(self, reader: Reader, key: str, start: int, end: int) -> AsyncIterator[bytes]:
         for position in range(start, end, BATCH_SIZE):

@@ -24,7 +24,7 @@ KeyAndSegments = tuple[str, tuple[str, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """Where a draft will be published, as what, and on which condition.
+    """Where a file will be published, as what, and on which condition.
 
     Attributes:
         key: The key.
@@ -41,7 +41,7 @@ class Destination:
     condition: Condition = field(default_factory=Condition)
 
 
-class Draft:
+class AtomicFileWriter:
     """A file being written: invisible until ``commit``, gone after ``discard``, used by one thread at a time.
 
     Durable in this order: the bytes and attributes reach the disk, then the name does.
@@ -293,14 +293,14 @@ class Copy:
         self._source = source
         self._target = target
         self._condition = condition
-        self._draft: Draft | None = None
+        self._writer: AtomicFileWriter | None = None
         self._abandoned = False
 
     def abandon(self) -> None:
         """Stop soon; may be called from another thread."""
         self._abandoned = True
-        if self._draft is not None:
-            self._draft.abandon()
+        if self._writer is not None:
+            self._writer.abandon()
 
     def copy(self) -> None:
         """Write the bytes a second time, durably, with all that is known about them.
@@ -318,16 +318,16 @@ class Copy:
                 return
             described = Description(found.content_type, found.metadata, found.content_encoding, found.cache_control)
             destination = Destination(*self._target, described, found.sha256, self._condition)
-            self._draft = draft = Draft(self._folder, destination, found.size)
+            self._writer = writer = AtomicFileWriter(self._folder, destination, found.size)
             try:
-                draft.open()
+                writer.open()
                 for position in range(0, found.size, BATCH_SIZE):
                     if self._abandoned:
                         return
-                    draft.write([reader.read(position, min(BATCH_SIZE, found.size - position))])
-                draft.commit()
+                    writer.write([reader.read(position, min(BATCH_SIZE, found.size - position))])
+                writer.commit()
             finally:
-                draft.discard()
+                writer.discard()
         finally:
             reader.close()
 

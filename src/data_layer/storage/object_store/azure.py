@@ -22,7 +22,7 @@ from data_layer.storage.object_store.limits import Limits
 from data_layer.storage.object_store.listing import Page, fetched_pages, obstore_pages
 from data_layer.storage.port import SignedMethod, SignedUrl
 from data_layer.storage.signing import azure as signing
-from data_layer.storage.signing.terms import Answer, Terms, quoted
+from data_layer.storage.signing.request import HeaderOverrides, SigningRequest, quoted
 
 if TYPE_CHECKING:
     from obstore.store import AzureConfig
@@ -73,14 +73,18 @@ class AzureStorage(ObjectStorage):
 
         Azure does not verify the content type of what is stored: look at it afterwards.
         """
-        terms = Terms.checked(
-            key, method, expires_in, Answer(content_type, content_disposition, content_encoding, cache_control), size
+        request = SigningRequest.checked(
+            key,
+            method,
+            expires_in,
+            HeaderOverrides(content_type, content_disposition, content_encoding, cache_control),
+            size,
         )
         place = self._place
         base_url = self._cdn_url if self._cdn_url is not None and method == "GET" else place.public_url
         if place.account_key is not None:
             return signing.sign(
-                terms,
+                request,
                 base_url=base_url,
                 account=place.account,
                 account_key=place.account_key,
@@ -90,7 +94,7 @@ class AzureStorage(ObjectStorage):
             raise NotSupportedByStorageError(
                 "a shared access signature cannot sign URLs: give AZURE_STORAGE_CONNECTION_STRING an AccountKey"
             )
-        if method == "GET" and terms.answer != Answer():
+        if method == "GET" and request.headers != HeaderOverrides():
             raise NotSupportedByStorageError(
                 "With a managed identity, a signed URL cannot set the headers of the answer: give "
                 "AZURE_STORAGE_CONNECTION_STRING an AccountKey"
@@ -98,7 +102,9 @@ class AzureStorage(ObjectStorage):
         with translated(key, "sign a URL for"):
             url = await obstore.sign_async(cast("AzureStore", self._store), method, key, expires_in)
         query = url.partition("?")[2]
-        return SignedUrl(f"{base_url}/{quoted(key)}?{query}", method, signing.upload_headers(terms), terms.expires_at)
+        return SignedUrl(
+            f"{base_url}/{quoted(key)}?{query}", method, signing.upload_headers(request), request.expires_at
+        )
 
     async def close(self) -> None:
         """Let go of all connections; see `ObjectStorage.close`."""

@@ -27,7 +27,7 @@ from data_layer.storage.object_store.s3_location import ALGORITHMS, S3Location
 from data_layer.storage.port import SignedMethod, SignedUrl
 from data_layer.storage.signing import s3 as signing
 from data_layer.storage.signing.cloudfront import CloudFrontSigner
-from data_layer.storage.signing.terms import Answer, Terms, quoted
+from data_layer.storage.signing.request import HeaderOverrides, SigningRequest, quoted
 
 if TYPE_CHECKING:
     from obstore.store import S3Config
@@ -97,17 +97,25 @@ class S3Storage(ObjectStorage):
 
         Where the credentials are those of the machine, and expire earlier than the URL, it expires with them.
         """
-        terms = Terms.checked(
-            key, method, expires_in, Answer(content_type, content_disposition, content_encoding, cache_control), size
+        request = SigningRequest.checked(
+            key,
+            method,
+            expires_in,
+            HeaderOverrides(content_type, content_disposition, content_encoding, cache_control),
+            size,
         )
         if method == "GET" and self._cloudfront is not None and self._cdn_url is not None:
-            return self._cloudfront.sign(terms, base_url=self._cdn_url)
+            return self._cloudfront.sign(request, base_url=self._cdn_url)
         credentials = self._place.credentials
         if credentials is None:
             credentials = await asyncio.to_thread(self._administration.credentials)
         headers = self._place.encryption_headers if method == "PUT" else {}
         return signing.sign(
-            terms, base_url=self._place.public_url, region=self._place.region, credentials=credentials, headers=headers
+            request,
+            base_url=self._place.public_url,
+            region=self._place.region,
+            credentials=credentials,
+            headers=headers,
         )
 
     async def describe(self) -> BucketSettings:

@@ -10,30 +10,30 @@ import hmac
 from urllib.parse import urlencode
 
 from data_layer.storage.port import SignedUrl
-from data_layer.storage.signing.terms import Terms, quoted
+from data_layer.storage.signing.request import SigningRequest, quoted
 
 VERSION = "2022-11-02"
 _PERMISSIONS = {"GET": "r", "PUT": "cw"}
 
 
-def sign(terms: Terms, *, base_url: str, account: str, account_key: str, container: str) -> SignedUrl:
+def sign(request: SigningRequest, *, base_url: str, account: str, account_key: str, container: str) -> SignedUrl:
     """A URL that Azure accepts. It has no time at which it begins, so a clock that is ahead does no harm.
 
     Args:
-        terms: What it allows.
+        request: What it allows.
         base_url: The address of the container, without a slash at its end.
         account: The name of the storage account.
         account_key: Its key, in Base64.
         container: The name of the container.
     """
-    is_read = terms.method == "GET"
-    expiry = terms.expires_at.strftime("%Y-%m-%dT%H:%M:%SZ")
-    content_type = terms.answer.content_type if is_read else None
+    is_read = request.method == "GET"
+    expiry = request.expires_at.strftime("%Y-%m-%dT%H:%M:%SZ")
+    content_type = request.headers.content_type if is_read else None
     fields = {
-        "sp": _PERMISSIONS[terms.method],
+        "sp": _PERMISSIONS[request.method],
         "st": "",
         "se": expiry,
-        "resource": f"/blob/{account}/{container}/{terms.key}",
+        "resource": f"/blob/{account}/{container}/{request.key}",
         "si": "",
         "sip": "",
         "spr": "https" if base_url.startswith("https:") else "",
@@ -41,9 +41,9 @@ def sign(terms: Terms, *, base_url: str, account: str, account_key: str, contain
         "sr": "b",
         "snapshot": "",
         "ses": "",
-        "rscc": terms.answer.cache_control or "",
-        "rscd": terms.answer.content_disposition or "",
-        "rsce": terms.answer.content_encoding or "",
+        "rscc": request.headers.cache_control or "",
+        "rscd": request.headers.content_disposition or "",
+        "rsce": request.headers.content_encoding or "",
         "rscl": "",
         "rsct": content_type or "",
     }
@@ -51,15 +51,18 @@ def sign(terms: Terms, *, base_url: str, account: str, account_key: str, contain
     query = {name: value for name, value in fields.items() if value and name != "resource"}
     query["sig"] = base64.b64encode(signature).decode()
     return SignedUrl(
-        f"{base_url}/{quoted(terms.key)}?{urlencode(query)}", terms.method, upload_headers(terms), terms.expires_at
+        f"{base_url}/{quoted(request.key)}?{urlencode(query)}",
+        request.method,
+        upload_headers(request),
+        request.expires_at,
     )
 
 
-def upload_headers(terms: Terms) -> dict[str, str]:
+def upload_headers(request: SigningRequest) -> dict[str, str]:
     """What a request to Azure has to carry. It verifies neither type nor size: look at what was stored."""
-    if terms.method == "GET":
+    if request.method == "GET":
         return {}
     headers = {"x-ms-blob-type": "BlockBlob"}
-    if terms.answer.content_type is not None:
-        headers["content-type"] = terms.answer.content_type
+    if request.headers.content_type is not None:
+        headers["content-type"] = request.headers.content_type
     return headers

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from data_layer.errors import ConfigurationError
 from data_layer.storage.port import SignedUrl
-from data_layer.storage.signing.terms import Terms, quoted
+from data_layer.storage.signing.request import SigningRequest, quoted
 
 _FOR_URLS = str.maketrans("+=/", "-_~")
 
@@ -36,11 +36,11 @@ class CloudFrontSigner:
             raise ConfigurationError(f"AWS_CLOUDFRONT_PRIVATE_KEY: {private_key_file} is not an RSA key")
         self._key = key
 
-    def sign(self, terms: Terms, *, base_url: str) -> SignedUrl:
+    def sign(self, request: SigningRequest, *, base_url: str) -> SignedUrl:
         """A URL for reading that CloudFront accepts, for one address with exactly this query."""
-        query = _response_headers(terms)
-        resource = f"{base_url}/{quoted(terms.key)}{'?' if query else ''}{query}"
-        expires = int(terms.expires_at.timestamp())
+        query = _response_headers(request)
+        resource = f"{base_url}/{quoted(request.key)}{'?' if query else ''}{query}"
+        expires = int(request.expires_at.timestamp())
         policy = (
             f'{{"Statement":[{{"Resource":"{resource}",'
             f'"Condition":{{"DateLessThan":{{"AWS:EpochTime":{expires}}}}}}}]}}'
@@ -48,11 +48,11 @@ class CloudFrontSigner:
         # CloudFront verifies SHA-1 and nothing else.
         signature = self._key.sign(policy.encode(), PKCS1v15(), SHA1())  # noqa: S303
         text = base64.b64encode(signature).decode().translate(_FOR_URLS)
-        terms_of_url = f"Expires={expires}&Signature={text}&Key-Pair-Id={quote(self._key_pair_id)}"
-        return SignedUrl(f"{resource}{'&' if query else '?'}{terms_of_url}", terms.method, {}, terms.expires_at)
+        parameters = f"Expires={expires}&Signature={text}&Key-Pair-Id={quote(self._key_pair_id)}"
+        return SignedUrl(f"{resource}{'&' if query else '?'}{parameters}", request.method, {}, request.expires_at)
 
 
-def _response_headers(terms: Terms) -> str:
+def _response_headers(request: SigningRequest) -> str:
     """Passed on to S3, where the distribution forwards them."""
-    values = terms.answer.response_parameters
+    values = request.headers.response_parameters
     return "&".join(f"{name}={quote(value, safe='-_.~')}" for name, value in values.items())

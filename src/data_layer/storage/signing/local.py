@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from data_layer.errors import InvalidSignatureError
 from data_layer.storage.port import SignedMethod, SignedUrl
-from data_layer.storage.signing.terms import Answer, Terms, quoted
+from data_layer.storage.signing.request import HeaderOverrides, SigningRequest, quoted
 
 PATH = "/v1/files"
 """Where the service serves files, below its own address."""
@@ -31,13 +31,13 @@ class Grant:
 
     Attributes:
         method: GET (also as HEAD) or PUT.
-        answer: GET: the headers to answer with, instead of those that are stored. PUT: what was sent, to be stored.
+        headers: GET: the headers to answer with, instead of those that are stored. PUT: what was sent, to be stored.
         expires_at: When it ends, in UTC.
         size: PUT: how many bytes may be sent; None: as many as a file may have.
     """
 
     method: SignedMethod
-    answer: Answer
+    headers: HeaderOverrides
     expires_at: datetime
     size: int | None = None
 
@@ -66,27 +66,27 @@ class LocalUrlSigner:
         """The address of a file, unsigned."""
         return f"{self._base_url}/{quoted(key)}"
 
-    def sign(self, terms: Terms) -> SignedUrl:
+    def sign(self, request: SigningRequest) -> SignedUrl:
         """A URL that ``verify`` accepts."""
-        answer = terms.answer
-        grant = Grant(terms.method, answer, terms.expires_at, terms.size)
+        overrides = request.headers
+        grant = Grant(request.method, overrides, request.expires_at, request.size)
         values = {
-            _EXPIRES: str(int(terms.expires_at.timestamp())),
-            _CONTENT_TYPE: answer.content_type,
-            _DISPOSITION: answer.content_disposition,
-            _ENCODING: answer.content_encoding,
-            _CACHE_CONTROL: answer.cache_control,
-            _SIZE: None if terms.size is None else str(terms.size),
+            _EXPIRES: str(int(request.expires_at.timestamp())),
+            _CONTENT_TYPE: overrides.content_type,
+            _DISPOSITION: overrides.content_disposition,
+            _ENCODING: overrides.content_encoding,
+            _CACHE_CONTROL: overrides.cache_control,
+            _SIZE: None if request.size is None else str(request.size),
             _KEY_ID: self._current,
-            _SIGNATURE: _signature(self._keys[self._current], terms.key, grant),
+            _SIGNATURE: _signature(self._keys[self._current], request.key, grant),
         }
         query = "&".join(f"{name}={quote(value, safe='')}" for name, value in values.items() if value is not None)
         headers = {}
-        if terms.method == "PUT" and answer.content_type is not None:
-            headers["content-type"] = answer.content_type
-        if terms.size is not None:
-            headers["content-length"] = str(terms.size)
-        return SignedUrl(f"{self.url(terms.key)}?{query}", terms.method, headers, terms.expires_at)
+        if request.method == "PUT" and overrides.content_type is not None:
+            headers["content-type"] = overrides.content_type
+        if request.size is not None:
+            headers["content-length"] = str(request.size)
+        return SignedUrl(f"{self.url(request.key)}?{query}", request.method, headers, request.expires_at)
 
     def verify(self, method: str, key: str, query: Mapping[str, str], *, content_type: str | None = None) -> Grant:
         """What a URL allows, when it is one of ours and still works.
@@ -109,21 +109,21 @@ class LocalUrlSigner:
         if size is not None and not _is_number(size):
             raise _invalid()
         expires_at = datetime.fromtimestamp(int(expires), UTC)
-        answer = Answer(*map(query.get, (_CONTENT_TYPE, _DISPOSITION, _ENCODING, _CACHE_CONTROL)))
-        grant = Grant(signed_method, answer, expires_at, None if size is None else int(size))
+        overrides = HeaderOverrides(*map(query.get, (_CONTENT_TYPE, _DISPOSITION, _ENCODING, _CACHE_CONTROL)))
+        grant = Grant(signed_method, overrides, expires_at, None if size is None else int(size))
         given = query.get(_SIGNATURE, "").encode("utf-8", "surrogatepass")
         if not hmac.compare_digest(given, _signature(secret, key, grant).encode()):
             raise _invalid()
         if datetime.now(UTC).timestamp() > int(expires) + _TOLERATED_SECONDS:
             raise InvalidSignatureError("the signed URL has expired; ask for a new one")
-        if signed_method == "PUT" and answer.content_type is not None and answer.content_type != content_type:
-            raise InvalidSignatureError(f"the signed URL is for the content type {answer.content_type!r} only")
+        if signed_method == "PUT" and overrides.content_type is not None and overrides.content_type != content_type:
+            raise InvalidSignatureError(f"the signed URL is for the content type {overrides.content_type!r} only")
         return grant
 
 
 def _signature(secret: bytes, key: str, grant: Grant) -> str:
     # As JSON, no two lists of values look the same, whatever characters are in them.
-    values = ["v2", grant.method, key, int(grant.expires_at.timestamp()), *astuple(grant.answer), grant.size]
+    values = ["v2", grant.method, key, int(grant.expires_at.timestamp()), *astuple(grant.headers), grant.size]
     return urlsafe_b64encode(hmac.digest(secret, json.dumps(values).encode(), "sha256")).decode().rstrip("=")
 
 

@@ -22,7 +22,7 @@ LONGEST = timedelta(days=7)
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class HeaderOverrides:
     """Headers of an answer, instead of those that are stored with the file. For PUT: what is sent and stored."""
 
     content_type: str | None = None
@@ -43,14 +43,14 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class SigningRequest:
     """One thing that may be done with one file, from ``now`` for ``seconds``; ``size`` is that of what is sent."""
 
     key: str
     method: SignedMethod
     now: datetime
     seconds: int
-    answer: Answer = Answer()
+    headers: HeaderOverrides = HeaderOverrides()
     size: int | None = None
 
     @classmethod
@@ -59,10 +59,10 @@ class Terms:
         key: str,
         method: SignedMethod,
         expires_in: timedelta,
-        answer: Answer,
+        headers: HeaderOverrides,
         size: int | None,
-    ) -> Terms:
-        """The terms, from this moment on.
+    ) -> SigningRequest:
+        """The request, valid from this moment on.
 
         Raises:
             InvalidStorageKeyError: the key breaks a rule.
@@ -72,13 +72,13 @@ class Terms:
         if method not in ("GET", "PUT"):
             raise InvalidValueError("a URL can be signed for GET or for PUT", field="method")
         check_duration(expires_in, timedelta(seconds=1), LONGEST, field="expires_in")
-        _check_answer(answer, method)
+        _check_headers(headers, method)
         if size is not None:
             check_integer(size, field="size")
             if method == "GET":
                 raise InvalidValueError("only a URL for PUT can have a size", field="size")
         seconds = int(expires_in.total_seconds())
-        return cls(key, method, datetime.now(UTC).replace(microsecond=0), seconds, answer, size)
+        return cls(key, method, datetime.now(UTC).replace(microsecond=0), seconds, headers, size)
 
     @property
     def expires_at(self) -> datetime:
@@ -86,15 +86,15 @@ class Terms:
         return self.now + timedelta(seconds=self.seconds)
 
 
-def _check_answer(answer: Answer, method: SignedMethod) -> None:
-    if answer.content_type is not None:
-        check_content_type(answer.content_type)
+def _check_headers(headers: HeaderOverrides, method: SignedMethod) -> None:
+    if headers.content_type is not None:
+        check_content_type(headers.content_type)
     for name in ("content_disposition", "content_encoding", "cache_control"):
-        if method == "PUT" and getattr(answer, name) is not None:
+        if method == "PUT" and getattr(headers, name) is not None:
             raise InvalidValueError(f"only a URL for GET can have a {name}", field=name)
-    check_content_disposition(answer.content_disposition)
-    check_header(answer.content_encoding, field="content_encoding")
-    check_header(answer.cache_control, field="cache_control")
+    check_content_disposition(headers.content_disposition)
+    check_header(headers.content_encoding, field="content_encoding")
+    check_header(headers.cache_control, field="cache_control")
 
 
 def quoted(key: str) -> str:
