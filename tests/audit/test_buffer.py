@@ -23,7 +23,7 @@ from sqlalchemy import text
 from uuid_utils.compat import uuid7
 
 from data_layer import AuditAction, DataLayer, Settings, request_context
-from data_layer.repositories.audit_rows import _copy_line, line_of
+from data_layer.repositories.audit_rows import _copy_text, _places_in_use, line_of
 from data_layer.schemas.actors import SYSTEM
 from data_layer.schemas.audit import AuditFilter, AuditFull, AuditView
 from data_layer.services.audit import buffer
@@ -142,19 +142,27 @@ async def test_what_is_recorded_is_never_refused(data: DataLayer) -> None:
     assert (entry.details, entry.error_message, entry.duration) == ("\\N\t\\\n\r\b", "\\N", None)
 
 
-@given(texts=st.tuples(*[st.one_of(st.none(), st.text(st.characters(exclude_categories=["Cs"]), max_size=8))] * 3))
-def test_a_line_for_copy_has_all_its_columns(texts: tuple[str | None, ...]) -> None:
-    row = make_row(AuditAction.USER_LOGIN, texts[0] or "", details=texts[1], error_message=texts[2])
-    line = _copy_line(row)
+TEXTS = st.one_of(st.none(), st.text(st.characters(exclude_categories=["Cs"]), max_size=8))
 
-    assert line.endswith("\n")
-    assert line.count("\n") == 1
-    assert line.count("\t") == len(row)
-    fields = line[:-1].split("\t")
-    for place, value in ((5, texts[0] or ""), (6, texts[1]), (19, texts[2])):
-        expected = None if value is None else value.replace("\0", "")
-        read = re.sub(r"\\(.)", lambda match: ESCAPED.get(match[1], match[1]), fields[place])
-        assert (None if fields[place] == "\\N" else read) == expected
+
+@given(entries=st.lists(st.tuples(TEXTS, TEXTS, TEXTS), min_size=1, max_size=3))
+def test_lines_for_copy_have_all_columns_in_which_some_entry_has_a_value(entries: list[tuple[str | None, ...]]) -> None:
+    rows = [
+        make_row(AuditAction.USER_LOGIN, description or "", details=details, error_message=message)
+        for description, details, message in entries
+    ]
+    places = _places_in_use(rows)
+    *lines, end = _copy_text(rows, places).split("\n")
+
+    assert (len(lines), end) == (len(rows), "")
+    for line, row in zip(lines, rows, strict=True):
+        fields = line.split("\t")
+        assert len(fields) == len(places) + 1
+        read = [re.sub(r"\\(.)", lambda match: ESCAPED.get(match[1], match[1]), field) for field in fields]
+        found = {
+            place: None if field == "\\N" else text for place, field, text in zip(places, fields, read, strict=False)
+        }
+        assert [found.get(place) for place in (5, 6, 19)] == [row[place] for place in (5, 6, 19)]
 
 
 async def test_one_bad_entry_does_not_cost_the_others(data: DataLayer, settings: Settings) -> None:

@@ -43,15 +43,21 @@ COLUMNS = tuple(column.name for column in AuditLog.__table__.columns if column.n
 _JSON_PLACES = tuple(
     place for place, name in enumerate(COLUMNS) if name in {"old_values", "new_values", "context", "metadata"}
 )
-_IS_SUCCESS, _DURATION = COLUMNS.index("is_success"), COLUMNS.index("duration")
-_ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
+_MARKS = "\\\t\n\r"
+_ESCAPES = str.maketrans(dict(zip(_MARKS, ("\\\\", "\\t", "\\n", "\\r"), strict=True)))
+_TIME_DIGITS = len("00000000-0000")
+"""The 48 bits of an id that are its time, as they stand in its text."""
 _NULL = "\\N"
 _CHUNK = 500  # Rows that are made ready in one go; the event loop runs in between.
 
-# Only names of columns stand in these texts.
-COPY_NOW = NamedQuery("audit_logs.copy", f"COPY audit_logs ({', '.join(COLUMNS)}) FROM STDIN")
+
+def _copy_into(columns: Iterable[str]) -> NamedQuery:
+    # Only names of columns stand in these texts.
+    return NamedQuery("audit_logs.copy", f"COPY audit_logs ({', '.join(columns)}) FROM STDIN")
+
+
+COPY_NOW = _copy_into(COLUMNS)
 """For ``texts_of``, in a transaction; the database gives the time."""
-_COPY = NamedQuery("audit_logs.copy", f"COPY audit_logs ({', '.join(COLUMNS)}, created_at) FROM STDIN")
 _TYPES = {column.name: column.type.compile(DIALECT) for column in AuditLog.__table__.columns}
 _RECORD = ", ".join(f"{name} {kind}" for name, kind in _TYPES.items())
 _VALUES = ", ".join(
@@ -88,11 +94,13 @@ async def copy_rows(database: Database, rows: Sequence[Row]) -> None:
     Raises:
         DataLayerError: none was written, or, when the connection broke, perhaps all.
     """
+    places = _places_in_use(rows)
+    statement = _copy_into([*(COLUMNS[place] for place in places), "created_at"])
     async with driver_connection(database) as driver:
-        with database.observation.timed((_COPY, None)):
-            async with driver.cursor().copy(_COPY.encode()) as copy:
+        with database.observation.timed((statement, None)):
+            async with driver.cursor().copy(statement.encode()) as copy:
                 for start in range(0, len(rows), _CHUNK):
-                    await copy.write(_copy_text(rows[start : start + _CHUNK]))
+                    await copy.write(_copy_text(rows[start : start + _CHUNK], places))
 
 
 async def insert_lines(database: Database, lines: Iterable[bytes]) -> None:
@@ -113,7 +121,7 @@ def line_of(row: Row) -> bytes:
     for place in _JSON_PLACES:
         if row[place] is not None:
             fields[COLUMNS[place]] = orjson.Fragment(str(row[place]))
-    fields["created_at"] = _time_in(row[0])
+    fields["created_at"] = _time_in(row[0][:_TIME_DIGITS])
     return orjson.dumps(fields)
 
 
@@ -130,36 +138,34 @@ def without_user(line: bytes) -> bytes | None:
     return orjson.dumps(fields)
 
 
-def _copy_text(rows: Sequence[Row]) -> str:
-    return "".join([_copy_line(row) for row in rows])
+def _places_in_use(rows: Sequence[Row]) -> list[int]:
+    """The columns that some entry has a value in; of the others the database knows what is in them."""
+    return [place for place, values in enumerate(zip(*rows, strict=True)) if values.count(None) < len(values)]
 
 
-def _copy_line(row: Row) -> str:
-    fields: list[Any] = [_NULL if value is None else value for value in row]
-    fields[_IS_SUCCESS] = "t" if row[_IS_SUCCESS] else "f"
-    if row[_DURATION] is not None:
-        fields[_DURATION] = str(row[_DURATION])
-    nulls = row.count(None)
-    for place in _JSON_PLACES:
-        if row[place] is None:
-            fields[place] = "{}"
-            nulls -= 1
-    fields.append(_time_in(row[0]))
-    line = "\t".join(fields)
-    # Hardly any entry has a character with a meaning of its own; one that has is built again, field by field.
-    if line.count("\t") > len(COLUMNS) or "\n" in line or "\r" in line or line.count("\\") != nulls:
-        given = [value is not None for value in (*row, True)]
-        line = "\t".join(
-            field.translate(_ESCAPES) if is_given else field for field, is_given in zip(fields, given, strict=True)
-        )
-    return f"{line}\n"
+def _copy_text(rows: Sequence[Row], places: Sequence[int]) -> str:
+    """Entries as COPY reads them, made column by column: what is rare is looked for in all of a column at once."""
+    columns = list(zip(*rows, strict=True))
+    texts = [_column_text(columns[place], "{}" if place in _JSON_PLACES else _NULL) for place in places]
+    times = [_time_in(identifier[:_TIME_DIGITS]) for identifier in columns[0]]
+    return "".join([f"{line}\n" for line in map("\t".join, zip(*texts, times, strict=True))])
 
 
-def _time_in(identifier: str) -> str:
-    seconds, milliseconds = divmod(int(identifier[:8] + identifier[9:13], 16), 1000)
-    return f"{_second(seconds)}.{milliseconds:03}+00:00"
+def _column_text(values: Sequence[Any], missing: str) -> Sequence[str]:
+    if values.count(None):
+        return [missing if value is None else _escaped(str(value)) for value in values]
+    if not isinstance(values[0], str):
+        return [str(value) for value in values]
+    everything = "".join(values)
+    return [_escaped(value) for value in values] if any(mark in everything for mark in _MARKS) else values
+
+
+def _escaped(value: str) -> str:
+    return value if value.isprintable() and "\\" not in value else value.translate(_ESCAPES)
 
 
 @lru_cache(maxsize=64)
-def _second(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+def _time_in(digits: str) -> str:
+    """The time in an id, by its first digits; entries of the same millisecond share it."""
+    seconds, milliseconds = divmod(int(digits.replace("-", ""), 16), 1000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{milliseconds:03}+00:00"

@@ -28,7 +28,10 @@ from data_layer.schemas.audit import AuditBufferStatistics
 
 log = get_log(__name__)
 
-_BATCH = 2_000
+_ENOUGH = 2_000
+"""Entries that are written before the interval has passed."""
+_BATCH = 5_000
+"""Entries that are written at once: each COPY is a commit, and a server that is slow still takes so many in time."""
 _REPLAYED_AT_ONCE = 500
 _WRITE_SECONDS = 5.0
 _CLOSE_SECONDS = 3.0
@@ -78,7 +81,7 @@ class AuditBuffer:
             self._counts["lost"] += 1
             return
         self._rows.append(row)
-        if len(self._rows) >= _BATCH and not self._wake.is_set():
+        if len(self._rows) >= _ENOUGH and not self._wake.is_set():
             self._wake.set()
 
     async def flush(self) -> None:

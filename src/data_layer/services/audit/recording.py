@@ -65,7 +65,7 @@ def make_row(
     request = current_context()
     usual = USUAL_CASES[action]
     user = user_id or request.actor_id
-    if request.actor_id is not None and request.actor_id != user:
+    if user_id is not None and request.actor_id is not None and request.actor_id != user_id:
         context = {**(context or {}), "actor_id": str(request.actor_id)}
     if request.actor_role is not None and request.actor_role != "user":
         context = {**(context or {}), "actor_role": str(request.actor_role)}
