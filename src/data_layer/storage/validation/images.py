@@ -172,8 +172,8 @@ def inspect_image(file: ReceivedFile, content_type: str, limits: FileLimits) -> 
     picture = read_picture(file, content_type, watch.check)
     _check_measures(picture, limits)
     try:
-        # Of thousands of pixels each shows its colour as well as an average over its neighbours, for a tenth of the time.
-        preview = _preview(file, picture, max(_COLOR_SAMPLE), limits, watch, Image.Resampling.NEAREST)
+        # Thousands of single pixels show the colours as well as averages do, which take a tenth of all the time.
+        preview = _preview(file, picture, max(_COLOR_SAMPLE), limits, watch, resampling=Image.Resampling.NEAREST)
     except ImageTimeoutError as error:
         log.warning("image_not_decoded", reason=str(error), width=picture.width, height=picture.height)
         preview = None
@@ -255,6 +255,7 @@ def _preview(
     wanted: int,
     limits: FileLimits,
     watch: _Watch,
+    *,
     resampling: Image.Resampling = Image.Resampling.BICUBIC,
 ) -> Image.Image | None:
     """The first frame, its longest side no longer than wanted, the right way up and in sRGB.
