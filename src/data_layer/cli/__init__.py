@@ -10,20 +10,19 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from data_layer.garbage import begin_importing
+
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 _STDERR = 2
 _FAILED = 1
 _INTERRUPTED = 130  # As shells report a program that Ctrl-C has ended.
-# Imports make 200,000 objects that stay. With Python's own threshold, looking through them for garbage again and again
-# takes a seventh of the time in which a service starts; once it serves, it goes back to that.
-_GARBAGE_THRESHOLD = 20_000
 
 
 def main() -> None:
     """Entry point of ``data-layer``."""
-    gc.set_threshold(_GARBAGE_THRESHOLD)
+    begin_importing()
     _open_missing_streams()
     output = _Output(sys.stdout.fileno(), "w", closefd=False)
     # A terminal that cannot show a character must not make a command fail.

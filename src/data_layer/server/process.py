@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-import gc
 import socket
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from data_layer.garbage import end_importing
 from data_layer.observability.log import get_log
 from data_layer.server.connections import ConnectionLimits
 from data_layer.server.http_server import HttpServer
@@ -34,7 +34,6 @@ _CLOSE_SECONDS = 8.0
 
 _M_MMAP_THRESHOLD = -3  # malloc.h of glibc
 _LARGE_BLOCK = 256 * 1024
-_GARBAGE_THRESHOLD = 700  # As Python 3.11 has it; ``cli.main`` begins with a higher one.
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,8 +211,7 @@ class ServiceProcess:
         async with running, recording, data.mails.delivering(), exporting, metrics, application(data) as served:
             self._lifecycle.open(served)
             await self._stop.unless(self._observer.may_serve())
-            gc.set_threshold(_GARBAGE_THRESHOLD)
-            gc.freeze()  # What was imported stays: looking at all of it for garbage stops every request for 0.2 s.
+            end_importing()
             self._http.start()
             with taking_over(self._channel, self._http):
                 self._observer.serving(data)
