@@ -22,6 +22,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "environment": {"errors"},
     "extras": {"errors"},
+    "garbage": set(),
     "settings": {"errors", "environment"},
     "config": {"errors", "environment", "settings"},
     "context": {"entities.enums"},
@@ -45,10 +46,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "recorder": FACE | {"config"},
     "console": FACE,
     "client": {"errors", "concurrency"},
-    "server": EVERYWHERE | {"config", "services", "layer", "web", *FACES},
+    "server": EVERYWHERE | {"config", "garbage", "services", "layer", "web", *FACES},
     "cli": EVERYWHERE
     | PORTS
-    | {"config", "entities.enums", "schemas", "database", "services", "layer", "server", "__init__"}
+    | {"config", "entities.enums", "garbage", "schemas", "database", "services", "layer", "server", "__init__"}
     | FACES,
     "testing": EVERYWHERE
     | ROWS
