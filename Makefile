@@ -133,7 +133,7 @@ bench-mix: $(to_measure) ## Measure a mix of sessions, projects, lists, saves an
 bench-generations: $(to_measure) ## Measure 200 generations that are written and followed at once
 	@$(bin)/python benchmarks/generations.py $(ARGUMENTS)
 
-bench-growth: $(to_measure) ## Measure how reading grows from 10 thousand to a million generations
+bench-growth: $(to_measure) ## Measure how calls, sizes and upkeep grow from 10 thousand to a million generations
 	@$(bin)/python benchmarks/growth.py $(ARGUMENTS)
 
 bench-recorder: $(to_measure) ## Measure what recording costs a page of Screenshot to Code
