@@ -106,7 +106,11 @@ def _latest(columns: Select[Any], project_id: UUID) -> Select[Any]:
     is_selected = GeneratedCode.variant_index == Generation.selected_variant
     return (
         columns.join(Generation, Generation.id == GeneratedCode.generation_id)
-        .where(GeneratedCode.project_id == project_id, GeneratedCode.status == GenerationStatus.COMPLETED)
+        .where(
+            Generation.project_id == project_id,
+            GeneratedCode.project_id == project_id,
+            GeneratedCode.status == GenerationStatus.COMPLETED,
+        )
         .order_by(GeneratedCode.version.desc(), is_selected.desc(), GeneratedCode.variant_index)
         .limit(1)
     )

@@ -12,7 +12,7 @@ from data_layer.database.statements import NamedQuery
 _IS_RUNNING = "status IN ('pending', 'processing')"
 _NOTE = "metadata = metadata || %s::jsonb"
 
-LOCK = NamedQuery("generations.lock", "SELECT project_id FROM generations WHERE id = %s FOR NO KEY UPDATE")
+LOCK = NamedQuery("generations.lock", "SELECT FROM generations WHERE id = %s AND project_id = %s FOR NO KEY UPDATE")
 
 # A checkpoint whose answer was lost is repeated: then the number that it stores is there already.
 CHECKPOINT = NamedQuery(
@@ -22,7 +22,7 @@ WITH saved AS (
     UPDATE generated_codes SET
         code = coalesce(%s, code), growth = coalesce(%s, growth), last_sequence = %s, status = 'processing', {_NOTE},
         lease_until = now() + make_interval(secs => %s), updated_at = now()
-    WHERE id = %s AND writer = %s AND last_sequence = ANY(%s) AND {_IS_RUNNING}
+    WHERE id = %s AND project_id = %s AND writer = %s AND last_sequence = ANY(%s) AND {_IS_RUNNING}
     RETURNING id
 ), stored AS (
     INSERT INTO generation_events (id, code_id, sequence, kind, payload)
@@ -44,7 +44,8 @@ WITH ended AS (
         provider = coalesce(%s, provider), model = coalesce(%s, model), prompt_tokens = %s, completion_tokens = %s,
         total_tokens = %s, generation_time_seconds = %s, error_message = %s, error_details = %s::jsonb,
         lease_until = NULL, updated_at = now()
-    WHERE id = %s AND (%s::text IS NULL OR (writer = %s AND last_sequence = ANY(%s))) AND {_IS_RUNNING}
+    WHERE id = %s AND project_id = %s
+        AND (%s::text IS NULL OR (writer = %s AND last_sequence = ANY(%s))) AND {_IS_RUNNING}
     RETURNING id
 ), stored AS (
     INSERT INTO generation_events (id, code_id, sequence, kind, payload)
@@ -61,8 +62,10 @@ CLOSE = NamedQuery(
     "generations.close",
     f"""
 UPDATE generations SET updated_at = now(), ended_at = now()
-WHERE id = %s AND ended_at IS NULL
-    AND NOT EXISTS (SELECT FROM generated_codes WHERE generation_id = generations.id AND {_IS_RUNNING})
+WHERE id = %s AND project_id = %s AND ended_at IS NULL AND NOT EXISTS (
+    SELECT FROM generated_codes
+    WHERE generation_id = generations.id AND project_id = generations.project_id AND {_IS_RUNNING}
+)
 """,
 )
 
@@ -71,7 +74,7 @@ EXPIRE = NamedQuery(
     f"""
 WITH expired AS (
     UPDATE generated_codes SET status = 'failed', error_message = %s, lease_until = NULL, updated_at = now()
-    WHERE generation_id = %s AND lease_until < now() AND {_IS_RUNNING}
+    WHERE generation_id = %s AND project_id = %s AND lease_until < now() AND {_IS_RUNNING}
     RETURNING id
 )
 SELECT coalesce(array_agg(id ORDER BY id), '{{}}') FROM expired
@@ -80,8 +83,11 @@ SELECT coalesce(array_agg(id ORDER BY id), '{{}}') FROM expired
 FIND_EXPIRED = NamedQuery(
     "generations.find_expired",
     f"""
-SELECT coalesce(array_agg(DISTINCT generation_id), '{{}}') FROM (
-    SELECT generation_id FROM generated_codes WHERE lease_until < now() AND {_IS_RUNNING} ORDER BY lease_until LIMIT %s
+SELECT coalesce(array_agg(generation_id), '{{}}'), coalesce(array_agg(project_id), '{{}}') FROM (
+    SELECT DISTINCT generation_id, project_id FROM (
+        SELECT generation_id, project_id FROM generated_codes
+        WHERE lease_until < now() AND {_IS_RUNNING} ORDER BY lease_until LIMIT %s
+    ) AS variants
 ) AS expired
 """,
 )
@@ -96,7 +102,7 @@ TAKE_OVER = NamedQuery(
     f"""
 UPDATE generated_codes SET
     writer = %s, lease_until = CASE WHEN {_IS_RUNNING} THEN now() + make_interval(secs => %s) END
-WHERE generation_id = %s
+WHERE generation_id = %s AND project_id = %s
 """,
 )
 

@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import ColumnElement, Integer, Select, Uuid, bindparam, false, func, select, text
+from sqlalchemy import ColumnElement, Integer, Select, Uuid, and_, bindparam, false, func, select, text
 from uuid_utils.compat import uuid7
 
 from data_layer.database.statements import CompiledStatement, NamedQuery, Statement, named
@@ -175,9 +175,15 @@ def _tree_rows() -> ViewRows[TreeRow]:
 
 _TREE_PAGE = CompiledStatement("generations.tree_page", lambda: _page(*_tree_rows().columns))
 _PAGE = CompiledStatement("generations.page", lambda: _page(*_generation_rows().columns))
+# Both conditions say the same; the first one says it of the codes without asking their generations.
 _PAGE_VARIANTS = CompiledStatement(
     "generations.page_variants",
-    lambda: summaries_where(GeneratedCode.generation_id.in_(_page(Generation.id.expression))),
+    lambda: summaries_where(
+        and_(
+            GeneratedCode.project_id == bindparam("project_id", type_=Uuid()),
+            GeneratedCode.generation_id.in_(_page(Generation.id.expression)),
+        )
+    ),
 )
 
 
@@ -205,11 +211,13 @@ class GenerationRepository(Repository[Generation]):
 
     entity = Generation
 
-    async def lock(self, generation_id: UUID) -> bool:
+    async def lock(self, generation_id: UUID, project_id: UUID) -> bool:
         """Keep others from ending variants of this generation until the transaction ends; False when it is gone."""
-        return await self._session.run((sql.LOCK, (generation_id,))) != [None]
+        return await self._session.run((sql.LOCK, (generation_id, project_id))) != [None]
 
-    async def checkpoint(self, code_id: UUID, writer: str, unsaved: Unsaved, lease_seconds: float) -> bool:
+    async def checkpoint(
+        self, code_id: UUID, project_id: UUID, writer: str, unsaved: Unsaved, lease_seconds: float
+    ) -> bool:
         """Store what a writer has received and renew its lease; False when the writer may not write any more."""
         values = (
             unsaved.code,
@@ -218,16 +226,20 @@ class GenerationRepository(Repository[Generation]):
             _json(unsaved.note),
             lease_seconds,
             code_id,
+            project_id,
             writer,
         )
         known = list(unsaved.known_sequences)
         return await self._session.run((sql.CHECKPOINT, (*values, known, *unsaved.columns))) != [None]
 
-    async def end_variant(self, code_id: UUID, end: VariantEnd, writer: str | None, unsaved: Unsaved | None) -> bool:
+    async def end_variant(
+        self, code_id: UUID, project_id: UUID, end: VariantEnd, writer: str | None, unsaved: Unsaved | None
+    ) -> bool:
         """End a running variant of a generation that is locked.
 
         Args:
             code_id: which one.
+            project_id: of which project.
             end: how.
             writer: the hash of the writer's token; None where somebody else ends it.
             unsaved: what its writer has received since the last checkpoint.
@@ -242,38 +254,38 @@ class GenerationRepository(Repository[Generation]):
             *(end.status, unsaved and unsaved.code, unsaved and unsaved.growth, unsaved and unsaved.last_sequence),
             _json(unsaved.note if unsaved else {}),
             *(model and model.provider, model and model.name, *counts, total, result.generation_time_seconds),
-            *(end.message, _json(end.details), code_id, writer, writer),
+            *(end.message, _json(end.details), code_id, project_id, writer, writer),
             [] if unsaved is None else list(unsaved.known_sequences),
         )
         events = unsaved.columns if unsaved else ([], [], [], [])
         return await self._session.run((sql.END, (*values, *events))) != [None]
 
-    def close(self, generation_id: UUID) -> None:
+    def close(self, generation_id: UUID, project_id: UUID) -> None:
         """Note with the next flush that a generation has ended, if none of its variants runs any more."""
-        self._session.add_statement(sql.CLOSE, (generation_id,))
+        self._session.add_statement(sql.CLOSE, (generation_id, project_id))
 
     async def view(self, generation_id: UUID) -> tuple[GenerationRow | None, Sequence[GeneratedCodeSummary]]:
         """A generation, and its variants without code."""
         return read_view(*await self._session.fetch_all(*view_statements(generation_id)))
 
-    async def find_expired(self, limit: int) -> Sequence[UUID]:
-        """Generations with variants whose writer's lease has run out."""
+    async def find_expired(self, limit: int) -> Sequence[tuple[UUID, UUID]]:
+        """Generations with variants whose writer's lease has run out, each with its project."""
         row = await self._session.fetch_one(sql.FIND_EXPIRED, (limit,))
-        return row[0] if row else ()
+        return list(zip(*row, strict=True)) if row else ()
 
     async def count_expired(self) -> int:
         """How many variants are running whose writer's lease has run out."""
         row = await self._session.fetch_one(sql.COUNT_EXPIRED, ())
         return int(row[0]) if row else 0
 
-    async def expire(self, generation_id: UUID, message: str) -> Sequence[UUID]:
+    async def expire(self, generation_id: UUID, project_id: UUID, message: str) -> Sequence[UUID]:
         """Fail the variants of a locked generation whose lease has run out, and return their ids."""
-        [row] = await self._session.run((sql.EXPIRE, (message, generation_id)))
+        [row] = await self._session.run((sql.EXPIRE, (message, generation_id, project_id)))
         return row[0] if row else ()
 
-    async def take_over(self, generation_id: UUID, writer: str, lease_seconds: float) -> None:
+    async def take_over(self, generation_id: UUID, project_id: UUID, writer: str, lease_seconds: float) -> None:
         """Give a locked generation to another writer, with a lease of what still runs."""
-        await self._session.run((sql.TAKE_OVER, (writer, lease_seconds, generation_id)))
+        await self._session.run((sql.TAKE_OVER, (writer, lease_seconds, generation_id, project_id)))
 
     async def state(self, code_id: UUID) -> tuple[GenerationStatus, str | None, int] | None:
         """Status, hash of the writer's token and last sequence number of a variant; None when it is gone."""

@@ -27,15 +27,14 @@ async def end_expired(transactions: Transactions, live: LiveStreams) -> int:
         async with transactions() as tx:
             found = await tx.generations.find_expired(_BATCH)
         ended = 0
-        for generation_id in found:
+        for generation_id, project_id in found:
             recovered = await published_but_not_stored(transactions, live, generation_id, only_abandoned=True)
             async with transactions() as tx:
-                await tx.generations.lock(generation_id)
+                await tx.generations.lock(generation_id, project_id)
                 for each in recovered:
-                    await tx.generations.checkpoint(each.code_id, each.writer, each.unsaved, _STILL_EXPIRED)
-                expired = await tx.generations.expire(generation_id, _MESSAGE)
+                    await tx.generations.checkpoint(each.code_id, project_id, each.writer, each.unsaved, _STILL_EXPIRED)
+                expired = await tx.generations.expire(generation_id, project_id, _MESSAGE)
                 if expired:
-                    project_id = (await tx.generations.get(generation_id)).project_id
                     tx.invalidate(project_key(project_id))
                     hold_images(tx, project_id, [(await tx.codes.get(code_id)).code for code_id in expired])
                 for code_id in expired:
@@ -49,7 +48,7 @@ async def end_expired(transactions: Transactions, live: LiveStreams) -> int:
                             new_values={"status": "failed"},
                         )
                     )
-                tx.generations.close(generation_id)
+                tx.generations.close(generation_id, project_id)
                 await charge(tx, expired, GenerationStatus.FAILED)
             live.announce(generation_id, range(MAXIMUM_VARIANTS) if expired else ())
             ended += len(expired)

@@ -117,7 +117,7 @@ class Lineage(Gallery):
             await _insert_images(tx, target, arrival, files)
             hold_images(tx, target.project_id, arrival.texts)
             kept = _keep_files(tx, target, arrival)
-            tx.generations.close(target.generation_id)
+            tx.generations.close(target.generation_id, target.project_id)
             tx.invalidate(*keys_of_project(target.project_id, owner_id))
             tx.audit.add_numbered(_entry(actor.user_id or owner_id, target, added), target.generation_id)
             return await _placed(tx, target, arrival, kept)
@@ -557,7 +557,7 @@ def _make_stand_in(tx: UnitOfWork, target: _Target, child: ReceivedGeneration, s
             status=GenerationStatus.COMPLETED,
         )
     )
-    tx.generations.close(stand_in.id)
+    tx.generations.close(stand_in.id, target.project_id)
     return stand_in.id
 
 

@@ -147,7 +147,7 @@ class GenerationService(Lineage):
             )
             await tx.flush()
             # Everybody's leases are measured by the database's clock.
-            await tx.generations.take_over(generation.id, writer, self._streams.lease_seconds)
+            await tx.generations.take_over(generation.id, project_id, writer, self._streams.lease_seconds)
             reservations = await reserve_for(tx, project.user_id, codes, reserve, currency)
         states = [
             VariantState(
@@ -365,10 +365,11 @@ class GenerationService(Lineage):
         token, writer = _new_token(generation_id)
         async with self._transactions() as tx:
             project, _ = await open_generation(tx, actor, generation_id, Permission.CHANGE_CODE)
-            await tx.generations.lock(generation_id)
+            await tx.generations.lock(generation_id, project.id)
+            lease = self._streams.lease_seconds
             for each in published:
-                await tx.generations.checkpoint(each.code_id, each.writer, each.unsaved, self._streams.lease_seconds)
-            await tx.generations.take_over(generation_id, writer, self._streams.lease_seconds)
+                await tx.generations.checkpoint(each.code_id, project.id, each.writer, each.unsaved, lease)
+            await tx.generations.take_over(generation_id, project.id, writer, lease)
             tx.invalidate(project_key(project.id))
             states = await tx.generations.variants_of(generation_id, writer)
             if not any(state.status.is_running for state in states):
@@ -675,14 +676,14 @@ class GenerationService(Lineage):
         refusal: Exception | None = variant.refusal
         try:
             async with self._transactions() as tx:
-                await tx.generations.lock(stream.id)
+                await tx.generations.lock(stream.id, stream.project_id)
                 tx.invalidate(project_key(stream.project_id))
-                is_ended = await tx.generations.end_variant(variant.id, end, stream.writer, unsaved)
+                is_ended = await tx.generations.end_variant(variant.id, stream.project_id, end, stream.writer, unsaved)
                 if is_ended:
                     tx.add(_end_entry(stream.owner_id, variant.id, end))
                 else:
                     refusal = await refusal_of(tx, variant, stream.writer)
-                tx.generations.close(stream.id)
+                tx.generations.close(stream.id, stream.project_id)
                 if is_ended:
                     hold_images(tx, stream.project_id, [variant.text])
                     await charge(tx, [variant.id], end.status, end.result)
@@ -710,12 +711,12 @@ class GenerationService(Lineage):
             if isinstance(local.refusal, GenerationEndedError):
                 return
         async with self._transactions() as tx:
-            await tx.generations.lock(generation_id)
+            await tx.generations.lock(generation_id, project.id)
             tx.invalidate(project_key(project.id))
-            is_ended = await tx.generations.end_variant(code_id, end, None, None)
+            is_ended = await tx.generations.end_variant(code_id, project.id, end, None, None)
             if is_ended:
                 tx.add(_end_entry(project.user_id, code_id, end))
-            tx.generations.close(generation_id)
+            tx.generations.close(generation_id, project.id)
             if is_ended:
                 hold_images(tx, project.id, [(await tx.codes.get(code_id)).code])
                 await charge(tx, [code_id], end.status)

@@ -341,7 +341,9 @@ class GenerationStreams:
             unsaved = variant.unsaved()
             try:
                 async with self._transactions() as tx:
-                    is_saved = await tx.generations.checkpoint(variant.id, stream.writer, unsaved, self.lease_seconds)
+                    is_saved = await tx.generations.checkpoint(
+                        variant.id, stream.project_id, stream.writer, unsaved, self.lease_seconds
+                    )
                     if not is_saved:
                         variant.refusal = await refusal_of(tx, variant, stream.writer)
             except BaseException:

@@ -202,5 +202,5 @@ async def add_copy(tx: UnitOfWork, generation: Generation, source: GeneratedCode
     )
     tx.add(copy)
     await tx.flush()
-    tx.generations.close(generation.id)
+    tx.generations.close(generation.id, generation.project_id)
     return copy.id
