@@ -90,6 +90,9 @@ _FORGET = NamedQuery(
     "project_search_changes.delete",
     "DELETE FROM project_search_changes WHERE project_id = %s AND transaction_id = ANY (%s)",
 )
+# A search takes less time than workers take to start. PostgreSQL cannot estimate how many projects have a word that
+# begins like this one, takes them for many, and would start workers to find a single one.
+_WITHOUT_WORKERS = NamedQuery("project_search.without_workers", "SET LOCAL max_parallel_workers_per_gather = 0")
 _PARSE = NamedQuery(
     "project_search.parse",
     """
@@ -259,8 +262,12 @@ class ProjectSearchRepository:
         await self._session.run(*((_FORGET, (key, list(state.changes))) for key, state in sorted(projects.items())))
 
     async def parse(self, leaves: Sequence[tuple[str, str]]) -> tuple[bool, Mapping[tuple[str, str], str]]:
-        """Whether the server has trigrams, and what it makes of each word; of one without meaning an empty text."""
-        row = await self._session.fetch_one(_PARSE, ([leaf[0] for leaf in leaves], [leaf[1] for leaf in leaves]))
+        """Whether the server has trigrams, and what it makes of each word; of one without meaning an empty text.
+
+        The statements that follow in this transaction run without parallel workers.
+        """
+        values = [leaf[0] for leaf in leaves], [leaf[1] for leaf in leaves]
+        _, row = await self._session.run((_WITHOUT_WORKERS, ()), (_PARSE, values))
         has_trigrams, parsed = row or (False, ())
         return has_trigrams, dict(zip(leaves, parsed, strict=True))
 

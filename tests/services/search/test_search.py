@@ -625,3 +625,16 @@ async def test_an_account_that_is_erased_leaves_nothing_to_find(data: DataLayer,
     assert await find(data, SYSTEM, "kestrel") == []
     async with data.transaction() as tx:
         assert (await tx.execute(text("SELECT count(*) FROM project_search"))).scalar_one() == 0
+
+
+async def test_a_search_does_not_wait_for_parallel_workers(data: DataLayer) -> None:
+    async def workers() -> int:
+        return int((await tx.execute(text("SHOW max_parallel_workers_per_gather"))).scalar_one())
+
+    async with data.transaction() as tx:
+        usual = await workers()
+    async with data.transaction() as tx:
+        await tx.project_search.parse([("english", "landing")])
+        assert await workers() == 0
+    async with data.transaction() as tx:
+        assert await workers() == usual > 0
