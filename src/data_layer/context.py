@@ -12,10 +12,11 @@ from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import Enum
-from functools import lru_cache
 from random import getrandbits
 from typing import TYPE_CHECKING, NamedTuple, TypedDict, Unpack
 from uuid import UUID
+
+from data_layer.text_cache import cached_by_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -178,7 +179,7 @@ def _cleaned(fields: ContextFields) -> ContextFields:
     return cleaned
 
 
-@lru_cache(maxsize=4096)
+@cached_by_text(4096)
 def _address(text: str) -> str | None:
     try:
         address = ipaddress.ip_address(text.partition("%")[0])

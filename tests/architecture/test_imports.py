@@ -8,7 +8,7 @@ import pytest
 
 from .source import all_modules
 
-EVERYWHERE = {"settings", "concurrency", "durability", "errors", "context", "extras", "observability"}
+EVERYWHERE = {"settings", "concurrency", "durability", "errors", "context", "extras", "observability", "text_cache"}
 
 ROWS = {"entities", "schemas", "database"}
 PORTS = {"cache", "storage"}
@@ -23,12 +23,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "environment": {"errors"},
     "extras": {"errors"},
     "garbage": set(),
+    "text_cache": set(),
     "settings": {"errors", "environment"},
     "config": {"errors", "environment", "settings"},
-    "context": {"entities.enums"},
+    "context": {"entities.enums", "text_cache"},
     # The context holds the correlation id of every event.
-    "observability": {"concurrency", "errors", "settings", "context"},
-    "entities": {"errors"},
+    "observability": {"concurrency", "errors", "settings", "context", "text_cache"},
+    "entities": {"errors", "text_cache"},
     "schemas": {"errors", "entities.enums"},
     "database": EVERYWHERE | {"environment", "entities", "schemas"},
     "repositories": EVERYWHERE | ROWS,

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from data_layer.cache.codec import Codec
 from data_layer.cache.near import MISSING, NearCopy, copier, is_immutable
+from data_layer.schemas.base import share_field_names
 from tests.cache.test_codec import JSON
 
 NO_END = -1
@@ -251,6 +252,36 @@ def test_the_bytes_are_about_what_python_needs() -> None:
     grown = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
     assert 0.8 * grown < near.size < 2.5 * grown
+
+
+class Item(BaseModel, frozen=True):
+    name: str
+    note: str = ""
+
+
+class Page(BaseModel, frozen=True):
+    items: tuple[Item, ...]
+    first: Item
+
+
+def test_models_share_the_names_of_their_fields() -> None:
+    """Pydantic makes a set of names for each, which takes more than the values of many fields."""
+    near = near_copy()
+    whole = Item(name="whole", note="given")
+    for key in (b"1", b"2"):
+        keep(near, key, Page(items=(whole, Item(name="half")), first=whole))
+    one, other = (near.find(key, Page) for key in (b"1", b"2"))
+    assert one == other
+    assert one.model_fields_set is other.model_fields_set
+    assert one.first.model_fields_set is one.items[0].model_fields_set is other.items[0].model_fields_set
+    changed = one.model_copy(update={"first": Item(name="third")})
+    assert changed.model_fields_set is not one.model_fields_set
+
+
+def test_fields_that_were_not_given_are_still_not_among_the_names() -> None:
+    item = Item(name="half")
+    share_field_names(item)
+    assert item.model_fields_set == {"name"}
 
 
 KEYS = st.sampled_from([b"%d" % number for number in range(3)])

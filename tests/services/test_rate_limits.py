@@ -109,3 +109,12 @@ async def test_without_redis_each_process_counts_alone(
         for number in range(10):
             await limiter.count(f"person:{number}")
         assert len(limiter._counters) == 3
+
+
+async def test_counters_of_windows_that_have_ended_are_dropped(data: DataLayer) -> None:
+    now = 0.0
+    limiter = RateLimiter(data.cache, [Policy("address", 1000)], clock=lambda: now)
+    for number in range(2_000):
+        now = number / 10  # 600 addresses in each window
+        await limiter.count(f"address:{number}")
+    assert len(limiter._counters) < 1_300

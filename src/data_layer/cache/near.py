@@ -18,7 +18,7 @@ from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 
 from data_layer.cache.codec import Codec, UndecodableValueError
-from data_layer.schemas.base import FrozenList, FrozenObject
+from data_layer.schemas.base import FrozenList, FrozenObject, share_field_names
 
 _UNCHANGEABLE = frozenset(
     {
@@ -336,6 +336,7 @@ class NearCopy:
         entry.as_type = as_type
         make = copier(value)
         if make is not None or is_immutable(value):
+            share_field_names(value)
             entry.value, entry.make, entry.stored = value, make, None
             # Of a long list only some items are weighed; those that are heavy are in its JSON too.
             size = max(weigh(value), len(payload))

@@ -34,7 +34,7 @@ async def code_lines(code: str) -> Sequence[Markup]:
     return await asyncio.to_thread(_highlighted, shown)
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=8)
 def _highlighted(code: str) -> Sequence[Markup]:
     formatter: HtmlFormatter[str] = HtmlFormatter(nowrap=True, classprefix="c-")
     marked = highlight(

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
-from functools import lru_cache
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import inspect
 
 from data_layer.entities.base import Entity
+from data_layer.text_cache import cached_by_text
 
 MASK = "***"
 """Stands for a secret: that it changed is recorded, its value is not."""
@@ -92,7 +92,7 @@ def masked(name: str, value: Any) -> Any:
             return str(value)
 
 
-@lru_cache(maxsize=4096)
+@cached_by_text(4096)
 def is_secret(name: str) -> bool:
     """Whether a field of this name holds a secret, in any spelling: ``password_hash``, ``apiKey``."""
     normalised = _SEPARATORS.sub("", name).lower()

@@ -10,7 +10,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
-from functools import lru_cache
 from itertools import islice
 from pathlib import PurePath
 from typing import Any
@@ -18,6 +17,8 @@ from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
 from uuid import UUID
 
 from pydantic import SecretStr
+
+from data_layer.text_cache import cached_by_text
 
 _SEPARATORS = re.compile(r"[\W_]+")
 _LONGEST_FIELD_NAME = 128
@@ -31,19 +32,19 @@ _HEADER = re.compile("^(?:proxy)?authorization$|^(?:set)?cookie$|^x.*(?:key|toke
 _MEASURE = re.compile("tokens|(?:count|length|size|limit|seconds|ttl|used|age)$")
 
 
-@lru_cache(maxsize=4096)
+@cached_by_text(4096)
 def is_secret_name(name: str) -> bool:
     """Whether a field of this name holds a secret, in any spelling: ``api_key``, ``X-API-Key``, ``apiKey``."""
     return _SECRET.search(_normalised(name)) is not None
 
 
-@lru_cache(maxsize=4096)
+@cached_by_text(4096)
 def is_measure(name: str) -> bool:
     """Whether a number of this name only measures secrets, as ``prompt_tokens`` does."""
     return _MEASURE.search(_normalised(name)) is not None
 
 
-@lru_cache(maxsize=4096)
+@cached_by_text(4096)
 def is_header_name(name: str) -> bool:
     """Whether the rest of the line is the value, as in ``Authorization: Basic ...``."""
     return _HEADER.search(_normalised(name)) is not None

@@ -25,6 +25,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import islice
 from typing import NamedTuple
 from zlib import crc32
 
@@ -139,6 +140,9 @@ class RateLimiter:
         offset = crc32(identity.encode()) % policy.window
         number = int(now - offset) // policy.window
         self._counters.pop(identity, None)
+        # As one is added, so those whose window has ended do not pile up.
+        for other in [each for each, counter in islice(self._counters.items(), 2) if counter.ends_at <= now]:
+            del self._counters[other]
         while len(self._counters) >= _MOST_IDENTITIES:
             del self._counters[next(iter(self._counters))]
         counter = self._counters[identity] = _Counter(number, (number + 1) * policy.window + offset)

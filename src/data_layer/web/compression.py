@@ -25,6 +25,7 @@ import zstandard
 from fastapi import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from data_layer.text_cache import cached_by_text
 from data_layer.web.conditions import qualities
 
 SMALLEST = 1024
@@ -75,7 +76,7 @@ class CompressionMiddleware:
         await self._app(scope, receive, _Answer(send, encodings, known, is_head=scope["method"] == "HEAD").send)
 
 
-@lru_cache(maxsize=256)
+@cached_by_text(256)
 def accepted_encodings(accept_encoding: bytes) -> tuple[str, ...]:
     """The encodings that a client takes and there are here, the one that it wants most first."""
     if not accept_encoding:

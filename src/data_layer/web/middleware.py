@@ -9,7 +9,6 @@ import ipaddress
 import re
 import time
 from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +23,7 @@ from data_layer.observability.metrics.counters import UNMATCHED, HttpCounters
 from data_layer.observability.tracing.current import current_traceparent
 from data_layer.services.rate_limits import RateLimiter
 from data_layer.services.shares import SHARE_PATH
+from data_layer.text_cache import cached_by_text
 from data_layer.web.authentication import People
 from data_layer.web.deadlines import ORDINARY
 from data_layer.web.errors import internal_error
@@ -127,7 +127,7 @@ def network_of_proxies(text: str) -> IPv4Network | IPv6Network:
     return network
 
 
-@lru_cache(maxsize=4096)
+@cached_by_text(4096)
 def _address(text: str) -> Address | None:
     """An address, with or without a port or a zone; a mapped IPv4 address is one of IPv4."""
     match = _BRACKETED.fullmatch(text) or _WITH_PORT.fullmatch(text)

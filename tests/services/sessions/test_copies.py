@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from contextvars import Context
 from dataclasses import asdict, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -16,12 +16,13 @@ import pytest
 from sqlalchemy import TextClause, text
 
 from data_layer import DataLayer, Settings
+from data_layer.entities.enums import SessionType, UserRole
 from data_layer.errors import CacheUnavailableError, DatabaseUnavailableError, DataLayerError, InvalidSessionError
 from data_layer.repositories.sessions import FoundSession, SessionRepository
 from data_layer.schemas.actors import SYSTEM
-from data_layer.schemas.sessions import NewSession
+from data_layer.schemas.sessions import ActiveSession, NewSession
 from data_layer.services.sessions import SessionCopies, activity
-from data_layer.services.sessions.copies import NearCopies
+from data_layer.services.sessions.copies import NearCopies, NearCopy
 from data_layer.services.sessions.hashing import make_token
 from tests.services.sessions.support import Process, World, movable_time, start_process
 from tests.support import make_user
@@ -194,3 +195,35 @@ def test_a_refusal_lasts_for_a_moment_and_until_a_session_changes() -> None:
         copies.refuse(str(number), until=30.0)
     assert copies.refuses("4999", 29.0)
     assert not copies.refuses("0", 29.0)
+
+
+def copy_of(number: int) -> NearCopy:
+    session = ActiveSession(
+        id=UUID(int=number),
+        user_id=UUID(int=number),
+        role=UserRole.USER,
+        type=SessionType.WEB,
+        created_at=datetime(2026, 12, 1, tzinfo=UTC),
+        expires_at=datetime(2026, 12, 8, tzinfo=UTC),
+    )
+    return NearCopy(session, 1e9)
+
+
+def test_copies_that_nobody_uses_any_more_are_dropped_while_others_are_added() -> None:
+    copies = NearCopies()
+    copies.put("used", copy_of(0), 0.0)
+    for number in range(1, 10_000):
+        copies.put(str(number), copy_of(number), float(number))
+        copies.by_key["used"].last_request = float(number)
+    assert len(copies.by_key) < 2_000
+    assert len(copies._keys) == len(copies.by_key)
+    assert {"used", "9999", "9100"} < copies.by_key.keys()
+
+
+def test_copies_share_the_names_of_their_fields() -> None:
+    copies = NearCopies()
+    for number in range(2):
+        copies.put(str(number), copy_of(number), 0.0)
+    first, second = (copy.session.model_fields_set for copy in copies.by_key.values())
+    assert first is second
+    assert first == ActiveSession.model_fields.keys()

@@ -210,6 +210,12 @@ class TestDevices:
             ("Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 Chrome/126.0.0.0 Safari/537.36", "desktop"),
             ("Mozilla/5.0 (X11; Linux x86_64; rv:127.0) Gecko/20100101 Firefox/127.0", "desktop"),
             ("Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)", "bot"),
+            ("Mozilla/5.0 (Linux; Android 14; Pixel 8) Chrome/126.0 Mobile (compatible; Googlebot-Mobile/2.1)", "bot"),
+            (
+                "Mozilla/5.0 (Linux; Android 9; CUBOT_X18) AppleWebKit/537.36 Chrome/126.0 Mobile Safari/537.36",
+                "mobile",
+            ),
+            ("iPad6,3/10.2", "tablet"),
             ("curl/8.5.0", None),
             ("\x00" * 5000, None),
             (None, None),
@@ -225,6 +231,13 @@ class TestDevices:
             await describe_device(user_agent)
         assert len(threads) == 1
         assert threads[0] is not threading.current_thread()
+
+    def test_patterns_that_would_change_nothing_are_not_loaded(self) -> None:
+        """They name the makers of phones, and take 14 MiB."""
+        devices.load_patterns()
+        found = devices._patterns().parse("Mozilla/5.0 (Linux; Android 14; SM-S921B) Mobile").device
+        assert found is not None
+        assert found.family == "Phone"
 
 
 class TestData:

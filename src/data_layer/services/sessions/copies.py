@@ -10,6 +10,7 @@ import asyncio
 import hmac
 import time
 from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from uuid import UUID
 
 from pydantic import ValidationError
@@ -18,7 +19,7 @@ from data_layer.cache import Cache
 from data_layer.errors import CacheError
 from data_layer.observability.log import get_log
 from data_layer.repositories.sessions import EndedSessions, FoundSession
-from data_layer.schemas.base import View
+from data_layer.schemas.base import View, share_field_names
 from data_layer.schemas.sessions import ActiveSession
 from data_layer.services.sessions.hashing import TokenHasher
 from data_layer.services.sessions.watermark import Watermark
@@ -26,6 +27,7 @@ from data_layer.settings.security import SecuritySettings
 
 _MOST_COPIES = 100_000
 _MOST_REFUSALS = 1_000
+_IDLE_SECONDS = 900.0
 log = get_log(__name__)
 
 _PREFIX = "session-copy:"
@@ -52,7 +54,10 @@ class NearCopy:
 
 
 class NearCopies:
-    """Copies in this process, by the hash of a token or by the id of a session. The oldest are dropped first.
+    """Copies in this process, by the hash of a token or by the id of a session.
+
+    Sessions are valid for weeks, but most are left after a while without an end: what nobody has used for a quarter of
+    an hour is dropped while others are added. Where there are too many, the oldest are dropped first.
 
     Refusals are kept beside them for a moment: a client whose session has ended often sends many requests at once.
     """
@@ -63,10 +68,13 @@ class NearCopies:
         self._refusals: dict[str, float] = {}
         self._most = most
 
-    def put(self, key: str, copy: NearCopy) -> None:
+    def put(self, key: str, copy: NearCopy, now: float) -> None:
         """Keep a copy, in place of any other under the key."""
+        self._drop_idle(now)
         while len(self.by_key) >= self._most:
             self._drop(next(iter(self.by_key)))
+        share_field_names(copy.session)
+        copy.last_request = max(copy.last_request, now)
         self.by_key[key] = copy
         self._keys.setdefault(copy.session.id, set()).add(key)
 
@@ -96,6 +104,14 @@ class NearCopies:
         self._refusals.clear()
         self.by_key.clear()
         self._keys.clear()
+
+    def _drop_idle(self, now: float) -> None:
+        """Look at the two that were looked at longest ago: as one is added, at most half of all are idle in the end."""
+        for key in list(islice(self.by_key, 2)):
+            if self.by_key[key].last_request + _IDLE_SECONDS <= now:
+                self._drop(key)
+            else:
+                self.by_key[key] = self.by_key.pop(key)
 
     def _drop(self, key: str) -> None:
         session_id = self.by_key.pop(key).session.id

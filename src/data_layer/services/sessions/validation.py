@@ -172,7 +172,7 @@ class SessionValidator:
         """Keep a copy unless something is known that it may lack; what is learnt later drops it."""
         usable_until = asked_at + found.seconds_left - self._margin
         if usable_until > asked_at and self._watermark.vouches_for(found.session.id, found.as_of, found.server):
-            self._near.put(key, NearCopy(found.session, usable_until))
+            self._near.put(key, NearCopy(found.session, usable_until), asked_at)
 
 
 def refused() -> InvalidSessionError:
