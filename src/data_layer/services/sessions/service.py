@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from datetime import datetime, timedelta
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 from uuid import UUID
 
 from pydantic import SecretStr
@@ -82,7 +82,8 @@ def _patterns() -> Parser:
     from ua_parser.lazy import DeviceMatcher
     from ua_parser.loaders import load_lazy_builtins
 
-    browsers, systems, devices = load_lazy_builtins()
+    browsers, systems, all_devices = load_lazy_builtins()
+    devices = cast("list[DeviceMatcher]", all_devices)
     tablets = [each for each in devices if each.family == "iPad" or (each.family == "$1" and "iPad" in each.regex)]
     *spiders, any_spider = [each for each in devices if each.family == "Spider"]
     # The last one looks for "bot" and such anywhere, which is also in the names of phones, so phones come before it.
