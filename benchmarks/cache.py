@@ -5,7 +5,8 @@
   all others move bytes.
 - hot reads from the copy in the process, one after the other, against redis-py's ``get``, coredis with its tracking
   cache, and cashews with its client-side cache, bare and by its decorator.
-- ``get_many`` of 100 against redis-py's MGET with orjson.
+- ``get_many`` of 100, from the server and from the copy in the process, against redis-py's MGET with orjson, and
+  cashews, which hands out the very objects.
 - a miss through ``get_or_load``, against its loader alone (which sleeps for a millisecond) and one round trip.
 - what the copy needs of memory, and how soon another process reads what was written.
 
@@ -109,12 +110,15 @@ async def run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
                     title = f"{verb}, {workers} worker{'s' if workers > 1 else ''}"
                     results[title] = await compare(peers, verb, workers, options.rounds, options.seconds)
                     report(title, results[title])
-            title = "get_many of 100"
+            title = "get_many of 100, from the server"
             results[title] = await compare(who_can(peers, "many"), "many", 1, options.rounds, options.seconds)
             report(title, results[title])
         async with near_peers(server.port) as peers:
             title = "hot read from the copy in the process"
             results[title] = await compare(peers, "hot", 1, options.rounds, options.seconds)
+            report(title, results[title])
+            title = "get_many of 100, from the copy in the process"
+            results[title] = await compare(who_can(peers, "many"), "many", 1, options.rounds, options.seconds)
             report(title, results[title])
         results["milliseconds of a miss"] = await measure_miss(server.port, options.misses)
         report_miss(results["milliseconds of a miss"])

@@ -173,8 +173,9 @@ async def cashews_client_side(port: int) -> AsyncIterator[list[Peer]]:
         # Not written as a decorator: where cashews is not installed, mypy would find it to be one without types.
         load = cache(ttl=LIVES_SECONDS, key="decorated:{number}")(value_of)
         hot, numbers = Turns(count=HOT_KEYS), itertools.cycle(range(HOT_KEYS))
+        many = [f"key-{number}" for number in range(MANY)]
         yield [
-            Peer("cashews, client side", hot=lambda: cache.get(hot.next())),
+            Peer("cashews, client side", hot=lambda: cache.get(hot.next()), many=lambda: cache.get_many(*many)),
             Peer("cashews, decorator", hot=lambda: load(next(numbers))),
         ]
     finally:
