@@ -15,6 +15,7 @@ from data_layer.entities import Project
 from data_layer.errors import InvalidTextError, InvalidValueError, ValueTooLongError
 from tests.support import make_project, make_user
 
+DEEP = "[" * 300 + "]" * 300  # More than what the quick reader of JSON takes.
 SETTINGS: dict[str, Any] = {"n": {"a": 1, "l": [1, {"deep": [True]}]}, "theme": "dark"}
 TAGS = ["one", "two"]
 
@@ -173,7 +174,7 @@ async def test_a_copy_belongs_to_nobody(data: DataLayer) -> None:
     assert project.settings == SETTINGS
 
 
-@pytest.mark.parametrize("spoilt", ["null", "[]", "5", '"text"', '[1, null, {"a": 1}, "kept"]'])
+@pytest.mark.parametrize("spoilt", ["null", "[]", "5", '"text"', '[1, null, {"a": 1}, "kept"]', DEEP])
 async def test_a_row_that_was_spoilt_by_hand_can_be_read_and_mended(data: DataLayer, spoilt: str) -> None:
     project = await stored(data)
     rules = ["ck_projects_settings", "ck_projects_tags", "ck_projects_metadata"]

@@ -25,9 +25,10 @@ from data_layer.schemas.generations import (
 )
 from data_layer.schemas.lineage import ReceivedGeneration, ReceivedVariant
 from data_layer.schemas.projects import ProjectChanges, ProjectDraft, ProjectFilter, ProjectFull, ProjectOrder
+from data_layer.services.cached_projects import LONGEST_PAGE_BESIDE_NAME
 from data_layer.services.generations import GenerationService
 from data_layer.services.generations.access import views_of
-from data_layer.services.project_keys import keys_of_project
+from data_layer.services.project_keys import keys_of_project, owner_key
 from data_layer.services.projects import ProjectService
 from tests.services.generations.conftest import let_leases_run_out
 from tests.support import make_code, stored_actor
@@ -169,7 +170,8 @@ async def stored(story: Story) -> list[Any]:
 
 async def page(tx: UnitOfWork, owner: Any, wanted: ProjectFilter, order: ProjectOrder) -> Any:
     is_descending = order is not ProjectOrder.NAME
-    return await tx.projects.page(owner, wanted, order, is_descending=is_descending, after=None, limit=50)
+    _, projects = await tx.projects.page(owner, wanted, order, is_descending=is_descending, after=None, limit=50)
+    return projects
 
 
 def without_pages(shown: list[Any]) -> list[Any]:
@@ -218,6 +220,35 @@ async def test_a_history_that_nothing_writes_is_read_from_the_cache(data: DataLa
     loads = data.cache.process_stats().hits
     assert await data.generations.history(story.actor, story.project.id) == before
     assert data.cache.process_stats().hits > loads
+
+
+async def test_one_load_shows_a_list_after_a_change(data: DataLayer) -> None:
+    story = await Story.begin(data, await stored_actor(data))
+    longest = LONGEST_PAGE_BESIDE_NAME
+    looks: list[tuple[dict[str, Any], int]] = [
+        ({"limit": longest}, 1),
+        ({"limit": longest}, 0),
+        ({"limit": longest, "order": ProjectOrder.NAME}, 1),
+        ({"limit": longest, "order": ProjectOrder.NAME}, 0),
+        ({"limit": longest + 1}, 1),
+    ]
+    for name in ("Second", "Third"):
+        project = await data.projects.open(story.actor, story.project.id)
+        await data.projects.update(story.actor, project.id, ProjectChanges(name=name), expected=project.revision)
+        for asked, expected in looks:
+            misses = data.cache.process_stats().misses
+            page = await data.projects.list(story.actor, **asked)
+            assert [project.name for project in page.projects] == [name]
+            assert data.cache.process_stats().misses - misses == expected
+
+
+async def test_a_long_page_is_not_kept_beside_the_name(data: DataLayer) -> None:
+    story = await Story.begin(data, await stored_actor(data))
+    await story.expire()
+    await data.projects.list(story.actor, limit=LONGEST_PAGE_BESIDE_NAME + 1)
+    listed = await data.cache.get(owner_key(story.project.user_id))
+    assert listed["pages"]
+    assert listed["page"] is None
 
 
 @pytest.mark.parametrize("end", ["suspend", "deactivate"])

@@ -20,14 +20,14 @@ from pydantic import BaseModel
 from data_layer.cache.codec import Codec, UndecodableValueError
 from data_layer.schemas.base import FrozenList, FrozenObject, share_field_names
 
-_UNCHANGEABLE = frozenset(
+_SCALARS = frozenset(
     {
         *(type(None), bool, int, float, str, bytes),
         *(dt.date, dt.datetime, dt.time, dt.timedelta),
         *(decimal.Decimal, uuid.UUID),
-        *(FrozenObject, FrozenList),
     }
 )
+_UNCHANGEABLE = _SCALARS | {FrozenObject, FrozenList}
 _MOST_CONTAINERS = 64
 _WEIGHED = 16
 """Of a longer container so many items are weighed, in equal distances, and the others are taken to weigh as much."""
@@ -85,6 +85,8 @@ def copier(value: object) -> Callable[[], Any] | None:
 def weigh(value: object) -> int:
     """About how many bytes a value takes in memory."""
     size = sys.getsizeof(value)
+    if type(value) in _SCALARS:  # Nearly always, and quicker than the questions below.
+        return size
     if isinstance(value, dict):
         return size + _weigh_all(value, len(value)) + _weigh_all(value.values(), len(value))
     if isinstance(value, list | tuple | frozenset):

@@ -21,6 +21,7 @@ from data_layer.entities.enums import ProjectStatus
 from data_layer.errors import InvalidValueError
 from data_layer.repositories.files import keys_attached_to
 from data_layer.repositories.repository import Repository, ViewRows, check_limit
+from data_layer.repositories.standing import STANDING, Standing, read_standing
 from data_layer.schemas.projects import ProjectFilter, ProjectFull, ProjectOrder, ProjectSummary
 
 Position = tuple[str | int | datetime | None, UUID]
@@ -82,8 +83,8 @@ class ProjectRepository(Repository[Project]):
         is_descending: bool,
         after: Position | None,
         limit: int,
-    ) -> Sequence[ProjectSummary]:
-        """A page of a user's projects, and one more if another page follows.
+    ) -> tuple[Standing | None, Sequence[ProjectSummary]]:
+        """The standing of an account, and a page of its projects with one more if another page follows.
 
         Those without a value come last in descending order, first in ascending.
 
@@ -99,8 +100,8 @@ class ProjectRepository(Repository[Project]):
         value, project_id = after or (None, None)
         place = {"after_value": value, "after_id": project_id} if after else {}
         query = statement.given(user_id=user_id, limit=limit + 1, **place, **filters)
-        [rows] = await self._session.fetch_all(query)
-        return _summaries().read(rows)
+        account, rows = await self._session.fetch_all(STANDING.given(user_id=user_id), query)
+        return read_standing(account), _summaries().read(rows)
 
     async def remove_deleted(self, before: datetime, *, limit: int) -> Sequence[Project]:
         """Remove projects for good that were deleted before this time, files included; returns those that went."""

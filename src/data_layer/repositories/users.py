@@ -9,11 +9,11 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
-from sqlalchemy import bindparam, delete, func, insert, select, text, update
+from sqlalchemy import delete, func, insert, select, text, update
 from typing_extensions import override
 
 from data_layer.database.entity_session import EntitySession
-from data_layer.database.statements import CompiledStatement, NamedQuery, named
+from data_layer.database.statements import NamedQuery, named
 from data_layer.entities import (
     ApiKey,
     Budget,
@@ -35,6 +35,7 @@ from data_layer.entities.user import erased_email
 from data_layer.errors import InvalidValueError
 from data_layer.repositories.projects import stored_files_of
 from data_layer.repositories.repository import Repository, check_limit
+from data_layer.repositories.standing import STANDING, Standing, read_standing
 
 SecretColumn = Literal["password_hash", "reset_password_token_hash", "email_verification_token_hash"]
 
@@ -48,11 +49,6 @@ class Credentials:
 
     user_id: UUID
     password_hash: str | None = field(repr=False)
-
-
-_STANDING = CompiledStatement(
-    "users.standing", lambda: select(User.role, User.status).where(User.id == bindparam("user_id"))
-)
 
 
 def account_key(user_id: UUID) -> str:
@@ -80,10 +76,10 @@ class UserRepository(Repository[User]):
         self._discard = discard
         self._invalidate = invalidate
 
-    async def standing(self, user_id: UUID) -> tuple[UserRole, UserStatus] | None:
+    async def standing(self, user_id: UUID) -> Standing | None:
         """The role and the status of an account; None when there is none."""
-        row = await self._session.fetch_one(*_STANDING.given(user_id=user_id))
-        return None if row is None else (UserRole(row[0]), UserStatus(row[1]))
+        [rows] = await self._session.fetch_all(STANDING.given(user_id=user_id))
+        return read_standing(rows)
 
     async def page(
         self,

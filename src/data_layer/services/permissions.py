@@ -12,6 +12,7 @@ from uuid import UUID
 from data_layer.entities import AuditLog
 from data_layer.entities.enums import ApiScope, AuditAction, UserRole, UserStatus
 from data_layer.errors import InvalidValueError, PermissionDeniedError
+from data_layer.repositories.standing import Standing
 from data_layer.repositories.unit_of_work import UnitOfWork
 from data_layer.schemas.actors import Actor
 
@@ -212,10 +213,18 @@ async def as_of_now(tx: UnitOfWork, actor: Actor) -> Actor:
     """
     if actor.user_id is None:
         return actor
-    role, status = await tx.users.standing(actor.user_id) or (None, None)
-    if role is None or status is not UserStatus.ACTIVE:
+    return Actor.user(actor.user_id, active_role(await tx.users.standing(actor.user_id)), actor.scopes)
+
+
+def active_role(standing: Standing | None) -> UserRole:
+    """The role of the acting account.
+
+    Raises:
+        PermissionDeniedError: the account is gone, or not active.
+    """
+    if standing is None or standing[1] is not UserStatus.ACTIVE:
         raise acting_account_inactive()
-    return Actor.user(actor.user_id, role, actor.scopes)
+    return standing[0]
 
 
 def acting_account_inactive() -> PermissionDeniedError:

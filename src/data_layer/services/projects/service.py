@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -41,7 +42,7 @@ from data_layer.services.generations.access import open_project
 from data_layer.services.generations.copies import copy_version, copy_with_history
 from data_layer.services.generations.versions import code_at, require_complete
 from data_layer.services.image_files import ImageFiles, ImageSource, show_screenshot
-from data_layer.services.permissions import Permission, as_of_now, is_allowed, reading_entry, require
+from data_layer.services.permissions import Permission, active_role, as_of_now, is_allowed, reading_entry, require
 from data_layer.services.project_keys import keys_of_project
 from data_layer.services.project_moves import move_project
 from data_layer.services.projects.cursors import decode_cursor, encode_cursor
@@ -227,22 +228,23 @@ class ProjectService:
         check_limit(limit)
         position = None if after is None else decode_cursor(after, order, is_descending=is_descending)
 
-        async def load() -> ProjectPage:
-            async with self._transactions() as tx:
-                found = await tx.projects.page(
-                    owner_id, wanted, order, is_descending=is_descending, after=position, limit=limit
-                )
+        async def load(tx: UnitOfWork, *, by_owner: bool) -> ProjectPage:
+            standing, found = await tx.projects.page(
+                owner_id, wanted, order, is_descending=is_descending, after=position, limit=limit
+            )
+            if by_owner:
+                active_role(standing)
             shown, is_last = found[:limit], len(found) <= limit
             following = None if is_last else encode_cursor(shown[-1], order, is_descending=is_descending)
             return ProjectPage(projects=tuple(shown), next=following)
 
         if actor.user_id == owner_id:
             shape = _shape(wanted, order, limit, after, is_descending=is_descending)
-            return await self._cached.listed(owner_id, shape, load, ProjectPage)
+            return await self._cached.listed(owner_id, shape, partial(load, by_owner=True), limit=limit)
         async with self._transactions() as tx:
             if not is_allowed(await as_of_now(tx, actor), Permission.READ_PROJECT, owner=owner_id):
                 await _read_for_a_reason(tx, actor, owner_id, reason, resource_id=None)
-        return await load()
+            return await load(tx, by_owner=False)
 
     async def search(
         self,
