@@ -399,6 +399,19 @@ async def test_too_many_sums_are_refused(data: DataLayer, owner: Actor, monkeypa
         await data.usage.sums(owner, ["colour"])
 
 
+async def test_the_sums_that_cost_most_are_found_among_any_number(
+    data: DataLayer, owner: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("data_layer.services.usage.MOST_SUMS", 3)
+    for model, cost in {"a": 2, "b": 5, "c": 1, "d": 3}.items():
+        await data.usage.record(owner, usage(model, model=model, cost=Decimal(cost)))
+    most = await data.usage.sums(owner, [UsageGroup.MODEL], top=2)
+    assert [(total.model, total.cost) for total in most] == [("b", Decimal(5)), ("d", Decimal(3))]
+    for top in (0, 4):
+        with pytest.raises(InvalidValueError, match="from 1 to 3"):
+            await data.usage.sums(owner, top=top)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("wanted", "index"),

@@ -56,8 +56,12 @@ class UsageRepository(AppendRepository[UsageEntry]):
         first_day: date | None,
         last_day: date | None,
         limit: int,
+        by_cost: bool = False,
     ) -> Sequence[UsageSum]:
-        """Sums by these groups and by currency, in the order of the groups; ``None`` means all of a kind."""
+        """Sums by these groups and by currency; ``None`` means all of a kind.
+
+        They come in the order of the groups, or those that cost most first.
+        """
         is_of_all = user_id is None and project_id is None and not _IN_DAYS_ALONE.intersection(by)
         table = usage_totals if is_of_all else usage_days
         days = table.c
@@ -69,11 +73,12 @@ class UsageRepository(AppendRepository[UsageEntry]):
             *(() if last_day is None else (days.day <= last_day,)),
         ]
         added = [cast(func.sum(days[name]), BigInteger).label(name) for name in _ADDED]
+        cost = func.sum(days.cost)
         statement = (
-            select(*columns, days.currency, *added, func.sum(days.cost).label("cost"))
+            select(*columns, days.currency, *added, cost.label("cost"))
             .where(*conditions)
             .group_by(*columns, days.currency)
-            .order_by(*columns, days.currency)
+            .order_by(*((cost.desc(),) if by_cost else ()), *columns, days.currency)
             .limit(limit)
         )
         rows = (await self._session.execute(named(f"{table.name}.sums", statement))).mappings()

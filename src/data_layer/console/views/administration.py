@@ -233,16 +233,15 @@ async def usage(call: PageCall, days: str = "30") -> Response:
     first = today - timedelta(days=number - 1)
     sums = call.data.usage.sums
     by_day = await sums(call.actor, [UsageGroup.DAY], everyone=True, first_day=first)
-    by_person = await sums(call.actor, [UsageGroup.PERSON], everyone=True, first_day=first)
-    by_model = await sums(call.actor, [UsageGroup.MODEL], everyone=True, first_day=first)
+    by_person = await sums(call.actor, [UsageGroup.PERSON], everyone=True, first_day=first, top=_PAGE_SIZE)
+    by_model = await sums(call.actor, [UsageGroup.MODEL], everyone=True, first_day=first, top=_PAGE_SIZE)
     people = [(each.user_id, each) for each in by_person if each.user_id is not None]
-    people = sorted(people, key=lambda each: -each[1].cost)[:_PAGE_SIZE]
     names = await _names(call, {user_id for user_id, _ in people})
     return call.page(
         "usage_of_all.html",
         costs=costs_of_days(by_day, today, number),
         people=[(each, names.get(user_id, str(user_id))) for user_id, each in people],
-        by_model=sorted(by_model, key=lambda each: -each.cost)[:_PAGE_SIZE],
+        by_model=by_model,
         days=str(number),
         choices=list(_DAYS),
     )
