@@ -217,6 +217,36 @@ async def operate(datas: Sequence[DataLayer], rows: Rows, rounds: int, title: st
     console.print(table)
 
 
+def used_by(server: PostgresqlServer) -> float:
+    """Seconds for which the processes of the server have computed."""
+    ticks = 0
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:  # It has ended meanwhile.
+            continue
+        if int(fields[1]) == server.pid:
+            ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+async def cost_of_saving(server: PostgresqlServer, datas: Mapping[str, DataLayer], rows: Rows, saves: int) -> None:
+    """Print what a save takes of the server, which bounds how many a machine can do."""
+    log = "SELECT pg_current_wal_insert_lsn() - '0/0'"
+    for name, data in datas.items():
+        turn = random.Random(2)  # noqa: S311  (no secret)
+        server.execute("CHECKPOINT")  # Or else whole pages may stand in the log of one of them only.
+        used, [(written,)] = used_by(server), server.execute(log)
+        for _ in range(saves):
+            await OPERATIONS["save a generation"](data, Place(rows, turn))
+        [(ended,)] = server.execute(log)
+        processor, kib = (used_by(server) - used) / saves * 1000, (ended - written) / saves / 1024
+        console.print(
+            f"{name}: a save takes {processor:.2f} ms of the server's processors and {kib:.1f} KiB of its log"
+        )
+    console.print()
+
+
 def at_once(side: Side, statement: str, table: str) -> float:
     """Seconds of a statement for all parts of a table, by as many connections as autovacuum has by default."""
     started = time.perf_counter()
@@ -280,11 +310,13 @@ async def run(server: PostgresqlServer, folder: Path, options: argparse.Namespac
         await asyncio.to_thread(side.run, "VACUUM (FREEZE, ANALYZE)")
     await asyncio.to_thread(sizes, (plain, parts))
     async with AsyncExitStack() as stack:
-        datas = [
-            await stack.enter_async_context(opened(side, folder / name))
-            for name, side in (("plain", plain), ("parts", parts))
-        ]
+        named = {
+            name: await stack.enter_async_context(opened(side, folder / name))
+            for name, side in (("plain", plain), ("partitions", parts))
+        }
+        datas = list(named.values())
         await operate(datas, rows, options.calls, "freshly vacuumed")
+        await cost_of_saving(server, named, rows, options.saves)
         update = f"UPDATE {{}} SET updated_at = now() WHERE hashtext(id::text) % {options.share} = 1"
         for side, table in ((side, table) for side in (plain, parts) for table in KEYS):
             await asyncio.to_thread(side.each, update, table)
@@ -297,6 +329,7 @@ def main() -> None:
     parser.add_argument("--generations", type=int, default=1_000_000, help="each with one code")
     parser.add_argument("--partitions", type=int, default=16, help="of each of the two tables")
     parser.add_argument("--calls", type=int, default=400, help="measured calls of each operation")
+    parser.add_argument("--saves", type=int, default=3000, help="for what a save takes of the server")
     parser.add_argument("--rounds", type=int, default=3, help="of maintenance")
     parser.add_argument("--share", type=int, default=5, help="one row in so many is updated")
     options = parser.parse_args()
