@@ -78,10 +78,10 @@ BY_ID_ONLY = {
     *("generated_images.update", "generations.lock", "generations.select", "sessions.select", "shares.lock"),
     *("shares.update", "stored_files.delete", "stored_files.select", "stored_files.update"),
     # By an id whose project or person the caller knows or has just read.
-    *("audit_logs.insert_numbered", "file_references.view", "generated_codes.billed", "generated_codes.growths"),
+    *("audit_logs.insert_numbered", "file_references.view", "generated_codes.growths"),
     *("generated_codes.list", "generated_codes.progress", "generated_codes.resume", "generated_codes.stored"),
     *("generated_codes.stored_sequence", "generated_codes.summaries_of", "generations.find", "generations.view"),
-    *("refresh_tokens.insert", "refresh_tokens.lock_session", "sessions.end", "sessions.end_surplus"),
+    *("refresh_tokens.insert", "refresh_tokens.lock_session", "sessions.end"),
     *("sessions.extend", "sessions.find", "sessions.read_data", "sessions.validate_by_id", "sessions.write_data"),
     # Joins of one project that compare ids alone.
     *("generations.find_idle_stand_in", "generations.known", "generations.link", "generations.unlink_unresolved"),
@@ -121,12 +121,13 @@ def asked_everywhere(plan: dict[str, Any]) -> set[str]:
         match = _PART.match(node.get("Relation Name", ""))
         if match and match[1] in KEYS and node["Node Type"] != "ModifyTable":
             alias = re.sub(r"_\d+$", "", node["Alias"])
-            parts[match[1], alias][match[0]] = _is_joined(node, KEYS[match[1]])
+            found = parts[match[1], alias]  # Of several scans with the same alias each has to have the key.
+            found[match[0]] = found.get(match[0], True) and _has_key(node, KEYS[match[1]])
     return {table for (table, _), found in parts.items() if len(found) > 1 and not all(found.values())}
 
 
-def _is_joined(node: dict[str, Any], key: str) -> bool:
-    """Whether the rows have the key of a row that another part of the plan has read."""
+def _has_key(node: dict[str, Any], key: str) -> bool:
+    """Whether the rows have the key that is given, or that of a row that another part of the plan has read."""
     conditions = " ".join(str(node.get(name, "")) for name in _CONDITIONS)
     return bool(re.search(rf"\((?:\w+\.)?{key} = (?:(?!ANY)[^()]|\(InitPlan)|[^()] = (?:\w+\.)?{key}\)", conditions))
 

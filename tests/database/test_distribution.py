@@ -350,6 +350,7 @@ async def hottest(data: DataLayer, me: Actor) -> AsyncIterator[tuple[str, Awaita
     started = await data.generations.start(me, project.id, request, [CLAUDE])
     await data.generations.append(me, started.writer_token, 0, 1, CodePiece("<p>"))
     yield "store", data.generations.store(me, started.writer_token)
+    yield "session", data.sessions.create(me.user_id)
     yield "file", data.files.save(picture("PNG"), owner_id=me.user_id)
     yield "usage", data.usage.record(me, NewUsage(key="hot", provider="openai", model="m"))
     yield "sums", data.usage.sums(me)
@@ -382,6 +383,7 @@ async def test_the_hottest_requests_ask_one_server(place: Place, connection: psy
         ("project_id = (SELECT id FROM projects WHERE id = %(project)s)", set()),
         ("project_id = (SELECT id FROM projects LIMIT 1)", {"projects"}),
         ("EXISTS (SELECT FROM projects WHERE id = project_id AND user_id = %(project)s)", {"projects"}),
+        ("project_id = %(project)s AND id IN (SELECT id FROM generations WHERE number = 1)", {"generations"}),
     ],
 )
 def test_a_missing_key_is_noticed(connection: psycopg.Connection[Any], condition: str, expected: set[str]) -> None:

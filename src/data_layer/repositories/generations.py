@@ -308,8 +308,8 @@ class GenerationRepository(Repository[Generation]):
         rows = await self._session.execute(named("generated_codes.resume", statement))
         return [VariantState(**row) for row in rows.mappings()]
 
-    async def billed(self, code_ids: Collection[UUID]) -> Sequence[BilledVariant]:
-        """Variants as the ledger records them, in the order in which the sums of a day are locked."""
+    async def billed(self, project_id: UUID, code_ids: Collection[UUID]) -> Sequence[BilledVariant]:
+        """Variants of a project as the ledger records them, in the order in which the sums of a day are locked."""
         order = (GeneratedCode.provider, GeneratedCode.model, GeneratedCode.code_stack, GeneratedCode.id)
         statement = (
             select(
@@ -318,7 +318,7 @@ class GenerationRepository(Repository[Generation]):
                 GeneratedCode.metadata_["usage"].label("reported"),
             )
             .join(Project, Project.id == GeneratedCode.project_id)
-            .where(GeneratedCode.id.in_(list(code_ids)))
+            .where(GeneratedCode.project_id == project_id, GeneratedCode.id.in_(list(code_ids)))
             .order_by(*order)
         )
         rows = await self._session.execute(named("generated_codes.billed", statement))

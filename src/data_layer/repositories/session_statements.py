@@ -47,10 +47,10 @@ def _end(name: str, condition: str) -> NamedQuery:
         name,
         f"""
 WITH ending AS (
-    SELECT id FROM sessions WHERE {LIVE} AND {condition} ORDER BY id FOR NO KEY UPDATE
+    SELECT id, user_id FROM sessions WHERE {LIVE} AND {condition} ORDER BY id FOR NO KEY UPDATE
 ), ended AS (
     UPDATE sessions SET status = 'revoked', revoked_at = now(), revoked_reason = %s, updated_at = now()
-    FROM ending WHERE sessions.id = ending.id
+    FROM ending WHERE sessions.id = ending.id AND sessions.user_id = ending.user_id
     RETURNING sessions.id, sessions.session_id, sessions.user_id
 )
 SELECT coalesce(array_agg(id), '{{}}'), coalesce(array_agg(session_id), '{{}}'), coalesce(array_agg(user_id), '{{}}')
@@ -64,7 +64,7 @@ END_OF_USER = _end("sessions.end_of_user", "sessions.user_id = %s AND sessions.i
 END_SOME = _end("sessions.end_some", f"sessions.id IN (SELECT id FROM sessions WHERE {LIVE} LIMIT %s)")
 END_SURPLUS = _end(
     "sessions.end_surplus",
-    f"sessions.id IN (SELECT id FROM sessions WHERE {LIVE} AND user_id = %s "
+    f"sessions.user_id = %s AND sessions.id IN (SELECT id FROM sessions WHERE {LIVE} AND user_id = %s "
     "ORDER BY last_active_at DESC, id DESC OFFSET %s)",
 )
 

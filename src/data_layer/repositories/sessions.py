@@ -83,7 +83,7 @@ class SessionRepository(Repository[Session]):
         seconds = min(lifetime.idle, lifetime.maximum)
         role, ended, inserted = await self._session.run(
             (sql.LOCK_ACTIVE_USER, (session.user_id,)),
-            (sql.END_SURPLUS, (session.user_id, limit - 1, reason)),
+            (sql.END_SURPLUS, (session.user_id, session.user_id, limit - 1, reason)),
             (sql.INSERT, (*values, seconds, session.user_id)),
         )
         surplus = self._remember(ended)

@@ -114,13 +114,17 @@ async def reserve_for(
 
 
 async def charge(
-    tx: UnitOfWork, code_ids: Collection[UUID], status: GenerationStatus, given: VariantResult | None = None
+    tx: UnitOfWork,
+    project_id: UUID,
+    code_ids: Collection[UUID],
+    status: GenerationStatus,
+    given: VariantResult | None = None,
 ) -> None:
-    """Record what variants have cost that have just ended in this way, and release what was set aside for them.
+    """Record what variants of a project have cost that have just ended in this way, and release what was set aside.
 
     Where nothing is known, nothing is recorded.
     """
-    for variant in await tx.generations.billed(code_ids):
+    for variant in await tx.generations.billed(project_id, code_ids):
         result = merged(_reported(variant), given or VariantResult())
         if is_known(result):
             # An application may have recorded it by itself: that entry stays.
@@ -148,12 +152,14 @@ def usage_entry(variant: GeneratedCode, owner_id: UUID, result: VariantResult) -
     )
 
 
-async def charge_late(tx: UnitOfWork, code_id: UUID, status: GenerationStatus, given: VariantResult) -> None:
+async def charge_late(
+    tx: UnitOfWork, project_id: UUID, code_id: UUID, status: GenerationStatus, given: VariantResult
+) -> None:
     """Record what was not known yet when a variant ended without its writer, such as by a cancellation.
 
     Repeating it changes nothing: only what is missing in the first entry is recorded, once.
     """
-    for variant in await tx.generations.billed([code_id]):
+    for variant in await tx.generations.billed(project_id, [code_id]):
         result = merged(_reported(variant), given)
         usage, is_news = _usage(variant, status, result), is_known(result)
         first = await tx.usage.find_one(user_id=variant.owner_id, key=str(variant.id))

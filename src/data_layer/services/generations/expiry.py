@@ -49,7 +49,7 @@ async def end_expired(transactions: Transactions, live: LiveStreams) -> int:
                         )
                     )
                 tx.generations.close(generation_id, project_id)
-                await charge(tx, expired, GenerationStatus.FAILED)
+                await charge(tx, project_id, expired, GenerationStatus.FAILED)
             live.announce(generation_id, range(MAXIMUM_VARIANTS) if expired else ())
             ended += len(expired)
         count += ended

@@ -648,11 +648,13 @@ class GenerationService(Lineage):
                 is_ended_here = variant.refusal is None and await self._try_to_end(stream, variant, end)
             self._streams.leave_if_ended(stream)
             if not variant.is_behind:
-                return await self._ended(variant, end, is_ended_here=is_ended_here)
+                return await self._ended(stream, variant, end, is_ended_here=is_ended_here)
             await self._read_again(stream)
         raise _too_many_processes()
 
-    async def _ended(self, variant: VariantStream, end: VariantEnd, *, is_ended_here: bool) -> GeneratedCodeFull:
+    async def _ended(
+        self, stream: GenerationStream, variant: VariantStream, end: VariantEnd, *, is_ended_here: bool
+    ) -> GeneratedCodeFull:
         """The variant as it has ended.
 
         Raises:
@@ -661,7 +663,7 @@ class GenerationService(Lineage):
         refusal = variant.refusal
         if not is_ended_here and isinstance(refusal, GenerationEndedError) and is_known(end.result):
             async with self._transactions() as tx:
-                await charge_late(tx, variant.id, GenerationStatus(refusal.status), end.result)
+                await charge_late(tx, stream.project_id, variant.id, GenerationStatus(refusal.status), end.result)
         if not isinstance(refusal, GenerationEndedError) or refusal.status != end.status:
             raise refusal or AssertionError("ended without a refusal")
         async with self._transactions() as tx:
@@ -686,7 +688,7 @@ class GenerationService(Lineage):
                 tx.generations.close(stream.id, stream.project_id)
                 if is_ended:
                     hold_images(tx, stream.project_id, [variant.text])
-                    await charge(tx, [variant.id], end.status, end.result)
+                    await charge(tx, stream.project_id, [variant.id], end.status, end.result)
         except BaseException:
             variant.refusal = None
             raise
@@ -719,7 +721,7 @@ class GenerationService(Lineage):
             tx.generations.close(generation_id, project.id)
             if is_ended:
                 hold_images(tx, project.id, [(await tx.codes.get(code_id)).code])
-                await charge(tx, [code_id], end.status)
+                await charge(tx, project.id, [code_id], end.status)
         self._streams.live.announce(generation_id, range(MAXIMUM_VARIANTS))
 
 
