@@ -4,7 +4,7 @@
 .NOTPARALLEL:
 .PHONY: help run quick watch test test-all test-lowest fuzz test-servers coverage check format lint types docs build lock upgrade
 .PHONY: env-example clients screenshots translations clean mutants
-.PHONY: bench bench-http bench-followers bench-database bench-cache bench-storage bench-accounts bench-usage bench-projects bench-console bench-mix bench-bodies bench-generations bench-growth bench-partitions bench-recorder bench-operations
+.PHONY: bench bench-http bench-followers bench-database bench-cache bench-storage bench-accounts bench-usage bench-projects bench-console bench-mix bench-bodies bench-generations bench-growth bench-soak bench-partitions bench-recorder bench-operations
 
 # A Python of your own choice, 3.11 or later: make run PYTHON=/opt/python/bin/python3
 PYTHON ?=
@@ -100,7 +100,7 @@ screenshots: $(to_develop) ## Make the pictures of the console in docs/_static f
 translations: $(to_develop) ## Bring new texts of the console into the files of its translators
 	@$(bin)/python tools/update_translations.py
 
-bench: bench-http bench-followers bench-database bench-cache bench-storage bench-accounts bench-usage bench-projects bench-console bench-mix bench-bodies bench-generations bench-growth bench-partitions bench-recorder bench-operations ## Run all benchmarks
+bench: bench-http bench-followers bench-database bench-cache bench-storage bench-accounts bench-usage bench-projects bench-console bench-mix bench-bodies bench-generations bench-growth bench-soak bench-partitions bench-recorder bench-operations ## Run all benchmarks
 
 bench-database: $(to_measure) ## Measure imports, starts, and the database against raw psycopg
 	@$(bin)/python benchmarks/database.py $(ARGUMENTS)
@@ -138,6 +138,9 @@ bench-growth: $(to_measure) ## Measure how calls, sizes and upkeep grow from 10 
 
 bench-partitions: $(to_measure) ## Measure a million generations in hash partitions by project against the tables as they are
 	@$(bin)/python benchmarks/partitions.py $(ARGUMENTS)
+
+bench-soak: $(to_measure) ## Measure memory of a service with 1,000 sessions and 10,000 hot projects for 20 minutes
+	@$(bin)/python benchmarks/soak.py $(ARGUMENTS)
 
 bench-recorder: $(to_measure) ## Measure what recording costs a page of Screenshot to Code
 	@$(bin)/python benchmarks/recorder.py $(ARGUMENTS)
