@@ -27,6 +27,7 @@ from data_layer.database.statements import NamedQuery, StatementNames
 from data_layer.entities import Entity
 from data_layer.entities.enums import ApiScope, AuditAction, GenerationProvider
 from data_layer.entities.triggers import NOTE_SEARCH_CHANGE
+from data_layer.errors import DatabaseError
 from data_layer.schemas.actors import SYSTEM, Actor
 from data_layer.schemas.files import Attachment
 from data_layer.schemas.generations import (
@@ -370,6 +371,17 @@ async def test_the_hottest_requests_ask_one_server(place: Place, connection: psy
             found[name] = where(connection, sent)
     assert [name for name, statements in found.items() if not statements] == []
     assert {name: tables for name, statements in found.items() if (tables := set().union(*statements.values()))} == {}
+
+
+async def test_what_is_unique_without_the_key_is_not_inserted(place: Place) -> None:
+    """The page on growth names this as one of the things that would have to change."""
+    person = make_user()
+    async with DataLayer(place.settings) as data:
+        async with data.transaction() as tx:
+            tx.add(person)
+        file = await data.files.save(picture("PNG"), owner_id=person.id)
+        with pytest.raises(DatabaseError, match="ON CONFLICT"):
+            await data.files.publish(file.id, owner_id=person.id)
 
 
 @pytest.mark.parametrize(
