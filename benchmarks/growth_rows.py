@@ -417,6 +417,7 @@ async def filled(folder: Path, size: Size, batch: int) -> AsyncIterator[DataLaye
         local_storage_path=own / "files",
         log_level="error",
         db_max_connections=10,
+        db_slow_statement=0,
         session_limit=1_000,
     )
     async with DataLayer(settings) as data:
