@@ -202,8 +202,10 @@ async def plans(data: DataLayer, operation: Operation, place: Place) -> list[str
     with statements_of(data) as sent:
         await call(data, operation, place)
     found = []
-    async with await connected(data) as connection:
+    async with await connected(data) as connection, connection.transaction():
         for statement, parameters in sent:
+            if statement.startswith("SET LOCAL"):
+                await connection.execute(statement.encode())
             if not statement.lstrip().upper().startswith(("SELECT", "WITH")) or "session_changes" in statement:
                 continue  # Each process looks once a second which sessions have ended.
             cursor = await connection.execute(
