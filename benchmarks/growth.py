@@ -73,8 +73,8 @@ class Place:
     One half of the people is read, the other one written, so that lists and histories that are read keep their length.
     """
 
-    def __init__(self, size: Size, turn: random.Random, *, is_written: bool) -> None:
-        person = turn.randrange(max(1, size.people // 2))
+    def __init__(self, size: Size, turn: random.Random, most_people: int, *, is_written: bool) -> None:
+        person = turn.randrange(max(1, min(most_people, size.people // 2)))
         if is_written:
             person = size.people - 1 - person
         number = person + turn.randrange(size.projects // size.people) * size.people
@@ -244,17 +244,17 @@ def p99(times: Sequence[float]) -> float:
 
 
 async def times_of(
-    name: str, operation: Operation, datas: Mapping[Size, DataLayer], rounds: int
+    name: str, operation: Operation, datas: Mapping[Size, DataLayer], options: argparse.Namespace
 ) -> Mapping[Size, Sequence[float]]:
-    """Milliseconds of the calls at each size; fewer than ``rounds`` where they take too long."""
+    """Milliseconds of the calls at each size; fewer than asked for where they take too long."""
     begun = time.perf_counter()
     turn = random.Random()  # noqa: S311  (no secret)
     times: dict[Size, list[float]] = {size: [] for size in datas}
-    for round_number in range(rounds + 10):
+    for round_number in range(options.rounds + 10):
         if round_number >= LEAST_ROUNDS and time.perf_counter() - begun > SECONDS:
             break
         for size, data in datas.items():
-            taken = await call(data, operation, Place(size, turn, is_written=name in WRITES))
+            taken = await call(data, operation, Place(size, turn, options.people, is_written=name in WRITES))
             if round_number >= 10:  # The first ones prepare statements.
                 times[size].append(taken)
     return times
@@ -271,13 +271,13 @@ async def measure(datas: Mapping[Size, DataLayer], options: argparse.Namespace) 
     for name, operation in {**READS, **WRITES}.items():
         if options.only and options.only not in name:
             continue
-        times = await times_of(name, operation, datas, options.rounds)
+        times = await times_of(name, operation, datas, options)
         cells = [f"{statistics.median(taken):.1f} / {p99(taken):.1f}" for taken in times.values()]
         of_p50, of_p99 = (figure(times[largest]) / figure(times[smallest]) for figure in (statistics.median, p99))
         note = "!" if of_p99 > ALLOWED_GROWTH else " "
         table.add_row(name, *cells, f"{of_p50:.2f} / {of_p99:.2f} {note}")
         if name in READS:
-            place = Place(largest, random.Random(), is_written=False)  # noqa: S311  (no secret)
+            place = Place(largest, random.Random(), options.people, is_written=False)  # noqa: S311  (no secret)
             shown[name] = await plans(datas[largest], operation, place)
     console.print(table)
     console.print(f"\nplans at {largest.generations:,} generations:")
@@ -309,6 +309,9 @@ def main() -> None:
         "--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000], help="generations of each server"
     )
     parser.add_argument("--rounds", type=int, default=300, help="measured calls of each operation and size")
+    parser.add_argument(
+        "--people", type=int, default=1_000_000, help="take only so many people, whose rows are in memory after a while"
+    )
     parser.add_argument("--batch", type=int, default=50_000, help="rows of one INSERT")
     parser.add_argument("--only", default="", help="only operations whose name holds this")
     parser.add_argument("--wait", action="store_true", help="keep the servers until Enter is pressed")
