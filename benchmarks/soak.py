@@ -13,7 +13,7 @@ was opened again in time (``--cached-seconds``).
 Memory is what the process holds at most (``VmHWM``), what it holds now (RSS, with the libraries that are mapped), and
 what nobody shares with it (private). The run fails when the peak reaches 250 MiB, when the private memory of the last
 minutes is larger by more than ``--growth`` MiB than right after the warm-up, or when what Python allocated is larger by
-more than ``--traced-growth`` MiB. By then all projects have been opened, so all caches are as full as they will be.
+more than ``--traced-growth`` MiB. All projects have been opened before, so all caches are as full as they will be.
 """
 
 from __future__ import annotations
@@ -228,6 +228,9 @@ async def measure(folder: Path, servers: DataLayer, options: argparse.Namespace)
         await do_not_wait_for_the_disk(servers)
         people = await fill(servers, options.people, options.projects)
         load = Load(servers, people, [plain.port, traced.port], options.rate)
+        await load.open_everything()
+        opened = ", ".join(f"{len(each):,}" for each in load.opened.values())
+        console.print(f"opened {opened}: RSS {plain.sample().resident:.1f} MiB")
         running = asyncio.create_task(load.run(options.clients))
         watching = asyncio.create_task(watch(load, plain, traced, folder, options))
         done, _ = await asyncio.wait([running, watching], return_when=asyncio.FIRST_COMPLETED)
@@ -268,14 +271,14 @@ async def run(options: argparse.Namespace) -> bool:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--minutes", type=int, default=20)
-    parser.add_argument("--warm-up", type=int, default=6, help="minutes before the growth is measured")
+    parser.add_argument("--warm-up", type=int, default=5, help="minutes of the load before the growth is measured")
     parser.add_argument("--people", type=int, default=1000, help="each with a session")
     parser.add_argument("--projects", type=int, default=10_000, help="of all people together")
     parser.add_argument("--cached-seconds", type=int, default=3600, help="how long Redis keeps an opened project")
     parser.add_argument("--rate", type=float, default=400, help="requests a second, of both services together")
     parser.add_argument("--clients", type=int, default=200, help="connections at once, of both services together")
     parser.add_argument("--growth", type=float, default=8, help="MiB that private memory may grow by after the warm-up")
-    parser.add_argument("--traced-growth", type=float, default=2, help="MiB that Python may have allocated in addition")
+    parser.add_argument("--traced-growth", type=float, default=3, help="MiB that Python may have allocated in addition")
     parser.add_argument("--lines", type=int, default=25, help="lines of tracemalloc's difference that are shown")
     options = parser.parse_args()
     if options.minutes < options.warm_up + COMPARED:

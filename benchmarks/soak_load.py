@@ -32,6 +32,8 @@ from data_layer.web.authentication import COOKIE
 
 PASSWORD = "correct horse battery staple"  # noqa: S105  (of nobody)
 CODE_BYTES = 12_000
+OPENING = 8
+"""So many clients of each process open everything before the load begins."""
 LENGTH = re.compile(rb"\r\ncontent-length: (\d+)", re.IGNORECASE)
 ETAG = re.compile(rb"\r\netag: ([^\r]+)", re.IGNORECASE)
 WORDS = [secrets.token_hex(3) for _ in range(2000)]
@@ -212,8 +214,12 @@ async def open_project(_: Load, connection: Connection, person: Person) -> int:
 
 
 async def open_all_projects(load: Load, connection: Connection, _: Person) -> int:
-    """Those of the next person, three times: they are loaded, then the cache has them, then the process itself."""
-    person = next(load.turns[connection.port])
+    """Those of the next person."""
+    return await open_all_of(load, connection, next(load.turns[connection.port]))
+
+
+async def open_all_of(load: Load, connection: Connection, person: Person) -> int:
+    """Three times: they are loaded, then the cache has them, then the process itself."""
     for project in person.projects * 3:
         status = await open_one(connection, project, person)
         if status != 200:
@@ -358,8 +364,8 @@ async def send_nonsense(_: Load, connection: Connection, person: Person) -> int:
 
 
 REQUESTS: dict[Request, tuple[int, set[int]]] = {
-    open_project: (340, {200}),
-    open_all_projects: (150, {200, 401}),
+    open_project: (430, {200}),
+    open_all_projects: (60, {200, 401}),
     read_code: (120, {200}),
     read_history: (40, {200}),
     read_tree: (10, {200}),
@@ -407,6 +413,20 @@ class Load:
     def connect(self, port: int) -> Connection:
         """A new client of a process."""
         return Connection(port, self.asked)
+
+    async def open_everything(self) -> None:
+        """Open all projects in each process, so that its copies are as full as they will be."""
+
+        async def open_next(port: int, people: Iterator[Person]) -> None:
+            async with self.connect(port) as connection:
+                for person in people:
+                    await open_all_of(self, connection, person)
+
+        async with asyncio.TaskGroup() as tasks:
+            for port in self.ports:
+                people = iter(self.people)
+                for _ in range(OPENING):
+                    tasks.create_task(open_next(port, people))
 
     async def run(self, clients: int) -> None:
         """Send until it is cancelled."""
