@@ -70,7 +70,8 @@ _MODEL, _STACK = "'model ' || n %% 5", "(ARRAY['html_tailwind', 'react_tailwind'
 _WORDS = f"(ARRAY{FIRST_WORDS})[1 + n %% 10] || ' ' || (ARRAY{SECOND_WORDS})[1 + n / 10 %% 10] || ' ' || 'number' || n"
 
 
-def _id(n: str) -> str:
+def sql_id(n: str) -> str:
+    """An expression for the id of the row with this number."""
     return _ID.format(milliseconds=f"{BASE} + ({n})", n=f"({n})")
 
 
@@ -118,7 +119,7 @@ FILLS = (
         lambda size: size.people,
         f"""
         INSERT INTO users (id, email, first_name, last_name, status)
-        SELECT {_id("n")}, n || '@example.com', 'A', 'B', 'active' FROM {_NUMBERS}
+        SELECT {sql_id("n")}, n || '@example.com', 'A', 'B', 'active' FROM {_NUMBERS}
         """,
     ),
     Fill(
@@ -129,8 +130,9 @@ FILLS = (
             id, session_id, user_id, expires_at, last_active_at, ip_address, user_agent, browser, operating_system,
             request_count, created_at, updated_at
         )
-        SELECT {_id("n")}, encode(sha256(n::text::bytea), 'hex'), {_id("n %% people")}, now() + interval '30 days',
-            made, '192.0.2.1', 'Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Firefox/140.0', 'Firefox', 'Linux', n %% 500,
+        SELECT {sql_id("n")}, encode(sha256(n::text::bytea), 'hex'), {sql_id("n %% people")},
+            now() + interval '30 days', made, '192.0.2.1',
+            'Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Firefox/140.0', 'Firefox', 'Linux', n %% 500,
             made, made
         FROM {_NUMBERS}, {_AT.format(total="%(sessions)s")}
         """,
@@ -143,7 +145,7 @@ FILLS = (
             id, user_id, name, description, status, tags, view_count, generation_count, last_generated_at, created_at,
             updated_at, search_vector
         )
-        SELECT {_id("n")}, {_id("n %% people")}, name, 'What the page shows first',
+        SELECT {sql_id("n")}, {sql_id("n %% people")}, name, 'What the page shows first',
             (ARRAY['draft', 'active', 'completed', 'archived'])[1 + n %% 4], '["landing"]', n %% 1000,
             {GENERATIONS_OF_A_PROJECT}, made, made, made,
             setweight(to_tsvector('english', name), 'A')
@@ -159,8 +161,8 @@ FILLS = (
         INSERT INTO generations (
             id, project_id, number, prompt, created_by, started_at, ended_at, created_at, updated_at
         )
-        SELECT {_id("n")}, {_id("n %% projects")}, 1 + n / projects, 'make it better', {_id("n %% projects %% people")},
-            made, made, made, made
+        SELECT {sql_id("n")}, {sql_id("n %% projects")}, 1 + n / projects, 'make it better',
+            {sql_id("n %% projects %% people")}, made, made, made, made
         FROM {_NUMBERS}, {_AT.format(total="%(generations)s")}
         """,
     ),
@@ -172,8 +174,9 @@ FILLS = (
             id, project_id, generation_id, code, code_hash, trimmed_hash, provider, model, status, parent_id, version,
             created_at, updated_at
         )
-        SELECT {_id("n")}, {_id("n %% projects")}, {_id("n")}, code, sha256(code::bytea), sha256(code::bytea), 'claude',
-            'model', 'completed', CASE WHEN n >= projects THEN {_id("n - projects")} END, 1 + n / projects, made, made
+        SELECT {sql_id("n")}, {sql_id("n %% projects")}, {sql_id("n")}, code, sha256(code::bytea),
+            sha256(code::bytea), 'claude', 'model', 'completed',
+            CASE WHEN n >= projects THEN {sql_id("n - projects")} END, 1 + n / projects, made, made
         FROM {_NUMBERS}, {_AT.format(total="%(generations)s")},
             LATERAL (SELECT '<p>page ' || n || '</p>' AS code) AS codes
         """,
@@ -185,7 +188,7 @@ FILLS = (
         INSERT INTO usage_entries (
             id, user_id, key, project_id, provider, model, code_stack, outcome, input_tokens, output_tokens, cost, at
         )
-        SELECT {_id("n")}, {_id("n %% projects %% people")}, n::text, {_id("n %% projects")}, 'claude',
+        SELECT {sql_id("n")}, {sql_id("n %% projects %% people")}, n::text, {sql_id("n %% projects")}, 'claude',
             {_MODEL}, {_STACK}, 'completed', n %% 9000, n %% 7000, (n %% 1000) / 10000.0, made
         FROM {_NUMBERS}, {_AT.format(total="%(generations)s")}
         """,
@@ -201,7 +204,8 @@ FILLS = (
         )
         SELECT user_id, (at AT TIME ZONE 'UTC')::date, project_id, provider, model, code_stack, outcome, currency,
             count(*), sum(input_tokens), sum(output_tokens), 0, 0, sum(cost)
-        FROM usage_entries WHERE id BETWEEN {_id("%(first)s")} AND {_id("%(last)s")} GROUP BY 1, 2, 3, 4, 5, 6, 7, 8
+        FROM usage_entries WHERE id BETWEEN {sql_id("%(first)s")} AND {sql_id("%(last)s")}
+        GROUP BY 1, 2, 3, 4, 5, 6, 7, 8
         """,
         finish="""
         INSERT INTO usage_totals (
@@ -219,7 +223,7 @@ FILLS = (
         lambda size: size.projects,
         f"""
         INSERT INTO project_search (project_id, revision, prompts, page_text, vector)
-        SELECT {_id("n")}, 1, 'make it better', 'page',
+        SELECT {sql_id("n")}, 1, 'make it better', 'page',
             (SELECT string_agg(format('''=%%s'':%%sA', word, place), ' ')::tsvector
                 FROM regexp_split_to_table({_WORDS}, ' ') WITH ORDINALITY AS words (word, place))
             || setweight(to_tsvector('english', {_WORDS}), 'A')
@@ -234,7 +238,7 @@ FILLS = (
             id, owner_id, backend, key, state, content_type, size, original_size, sha256, width, height, frame_count,
             image_format, dominant_color, reference_count, created_at, updated_at
         )
-        SELECT {_id("n")}, {_id("n %% people")}, 'local', 'files/' || sha256 || '.png', 'stored', 'image/png',
+        SELECT {sql_id("n")}, {sql_id("n %% people")}, 'local', 'files/' || sha256 || '.png', 'stored', 'image/png',
             1000 + n %% 100000, 1000 + n %% 100000, sha256, 1280, 720, 1, 'PNG', '#336699', 1, made, made
         FROM {_NUMBERS}, {_AT.format(total="%(projects)s")},
             LATERAL (SELECT encode(sha256(n::text::bytea), 'hex') AS sha256) AS hashes
@@ -245,7 +249,8 @@ FILLS = (
         lambda size: size.projects,
         f"""
         INSERT INTO file_references (id, file_id, owner_id, file_name, project_id, created_at, updated_at)
-        SELECT {_id("n")}, {_id("n")}, {_id("n %% people")}, 'screenshot-' || n || '.png', {_id("n")}, made, made
+        SELECT {sql_id("n")}, {sql_id("n")}, {sql_id("n %% people")}, 'screenshot-' || n || '.png', {sql_id("n")},
+            made, made
         FROM {_NUMBERS}, {_AT.format(total="%(projects)s")}
         """,
     ),
@@ -258,12 +263,12 @@ FILLS = (
             user_agent, correlation_id, source, is_success, created_at
         )
         SELECT {_ID.format(milliseconds="(extract(epoch FROM made) * 1000)::bigint", n="n")},
-            {_id("project %% people")},
+            {sql_id("project %% people")},
             (ARRAY['code_generate', 'project_update', 'user_login', 'session_create'])[1 + n %% 4],
             CASE n %% 100 WHEN 0 THEN 'warning' ELSE 'info' END,
             (ARRAY['data_modification', 'data_modification', 'authentication', 'authentication'])[1 + n %% 4],
             'Something happened', (ARRAY['project', 'project', 'user', 'session'])[1 + n %% 4],
-            CASE WHEN n %% 4 < 2 THEN {_id("project")} ELSE {_id("project %% people")} END,
+            CASE WHEN n %% 4 < 2 THEN {sql_id("project")} ELSE {sql_id("project %% people")} END,
             '{{"status": "completed"}}', '192.0.2.1', 'Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Firefox/140.0',
             md5(n::text), 'api', true, made
         FROM {_NUMBERS}, {_AT.format(total="%(audit_entries)s")}, LATERAL (SELECT n %% projects AS project) AS projects

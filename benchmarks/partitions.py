@@ -23,10 +23,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
-from uuid import UUID
 
 import psycopg
+from growth_rows import GENERATIONS_OF_A_PROJECT, Size, sql_id, uuid_of
 from rich.console import Console
 from rich.table import Table
 
@@ -38,7 +37,7 @@ from data_layer.testing.hash_partitions import partition_by_hash
 from data_layer.testing.postgresql_server import PostgresqlServer
 
 KEYS = {"generations": "project_id", "generated_codes": "project_id"}
-GENERATIONS_OF_A_PROJECT, PROJECTS_OF_A_PERSON, PAGE, AT_ONCE = 10, 20, 20, 3
+PAGE, AT_ONCE = 20, 3
 OPTIONS = {
     "autovacuum": "off",
     "shared_buffers": "512MB",
@@ -50,45 +49,22 @@ OPTIONS = {
 console = Console(width=140)
 
 
-class Rows(NamedTuple):
-    """How many there are."""
-
-    generations: int
-
-    @property
-    def projects(self) -> int:
-        return max(1, self.generations // GENERATIONS_OF_A_PROJECT)
-
-    @property
-    def people(self) -> int:
-        return max(1, self.projects // PROJECTS_OF_A_PERSON)
-
-
-def _sql_id(n: str) -> str:
-    """Ids that say when they were made, as those of the application do."""
-    return f"(lpad(to_hex(1700000000000 + ({n})), 12, '0') || '7000a000' || lpad(to_hex({n}), 12, '0'))::uuid"
-
-
-def _id(n: int) -> UUID:
-    return UUID(f"{1_700_000_000_000 + n:012x}7000a000{n:012x}")
-
-
 # The triggers are off meanwhile: what they derive is given, so that a million rows take a minute.
 FILLS = (
     f"""INSERT INTO users (id, email, first_name, last_name, status)
-    SELECT {_sql_id("n")}, n || '@example.com', 'A', 'B', 'active' FROM generate_series(0, {{people}} - 1) AS n""",
+    SELECT {sql_id("n")}, n || '@example.com', 'A', 'B', 'active' FROM generate_series(0, {{people}} - 1) AS n""",
     f"""INSERT INTO projects (id, user_id, name, status, generation_count)
-    SELECT {_sql_id("n")}, {_sql_id("n % {people}")}, 'project ' || n, 'active', {GENERATIONS_OF_A_PROJECT}
+    SELECT {sql_id("n")}, {sql_id("n % {people}")}, 'project ' || n, 'active', {GENERATIONS_OF_A_PROJECT}
     FROM generate_series(0, {{projects}} - 1) AS n""",
     f"""INSERT INTO generations (id, project_id, number, prompt, created_by, started_at, ended_at)
-    SELECT {_sql_id("n")}, {_sql_id("n % {projects}")}, 1 + n / {{projects}}, 'make it better',
-        {_sql_id("n % {projects} % {people}")}, now(), now()
+    SELECT {sql_id("n")}, {sql_id("n % {projects}")}, 1 + n / {{projects}}, 'make it better',
+        {sql_id("n % {projects} % {people}")}, now(), now()
     FROM generate_series(0, {{generations}} - 1) AS n""",
     f"""INSERT INTO generated_codes (
         id, project_id, generation_id, version, code, provider, model, status, parent_id, code_hash, trimmed_hash
     )
-    SELECT {_sql_id("n")}, {_sql_id("n % {projects}")}, {_sql_id("n")}, 1 + n / {{projects}}, code, 'claude', 'model',
-        'completed', CASE WHEN n >= {{projects}} THEN {_sql_id("n - {projects}")} END, hash, hash
+    SELECT {sql_id("n")}, {sql_id("n % {projects}")}, {sql_id("n")}, 1 + n / {{projects}}, code, 'claude', 'model',
+        'completed', CASE WHEN n >= {{projects}} THEN {sql_id("n - {projects}")} END, hash, hash
     FROM generate_series(0, {{generations}} - 1) AS n,
         LATERAL (SELECT repeat('<p>page ' || n || '</p>', 20) AS code) AS code,
         LATERAL (SELECT sha256(convert_to(code, 'UTF8')) AS hash) AS hash""",
@@ -98,13 +74,13 @@ FILLS = (
 class Place:
     """What one call is about: a project and its owner."""
 
-    def __init__(self, rows: Rows, turn: random.Random) -> None:
+    def __init__(self, rows: Size, turn: random.Random) -> None:
         number = turn.randrange(rows.projects)
-        self.project_id = _id(number)
-        self.user_id = _id(number % rows.people)
+        self.project_id = uuid_of(number)
+        self.user_id = uuid_of(number % rows.people)
         self.actor = Actor.user(self.user_id)
         self.version = turn.randrange(GENERATIONS_OF_A_PROJECT) + 1
-        self.code_id = _id((self.version - 1) * rows.projects + number)
+        self.code_id = uuid_of((self.version - 1) * rows.projects + number)
 
 
 Operation = Callable[[DataLayer, Place], Awaitable[object]]
@@ -172,7 +148,7 @@ async def opened(side: Side, folder: Path) -> AsyncIterator[DataLayer]:
         yield data
 
 
-def fill(side: Side, rows: Rows) -> None:
+def fill(side: Side, rows: Size) -> None:
     values = {"people": rows.people, "projects": rows.projects, "generations": rows.generations}
     seconds = sum(side.run(statement.format(**values)) for statement in FILLS)
     console.print(f"{rows.generations:,} generations with a code each, written in {seconds:.0f} s")
@@ -196,7 +172,7 @@ async def call(data: DataLayer, operation: Operation, place: Place) -> float:
     return (time.perf_counter() - started) * 1000
 
 
-async def operate(datas: Sequence[DataLayer], rows: Rows, rounds: int, title: str) -> None:
+async def operate(datas: Sequence[DataLayer], rows: Size, rounds: int, title: str) -> None:
     table = Table(title=f"milliseconds of a call, {rounds} of each, {title}")
     table.add_column("operation")
     for name in ("plain p50", "p99", "partitions p50", "p99", "ratio of p50"):
@@ -230,7 +206,7 @@ def used_by(server: PostgresqlServer) -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
-async def cost_of_saving(server: PostgresqlServer, datas: Mapping[str, DataLayer], rows: Rows, saves: int) -> None:
+async def cost_of_saving(server: PostgresqlServer, datas: Mapping[str, DataLayer], rows: Size, saves: int) -> None:
     """Print what a save takes of the server, which bounds how many a machine can do."""
     log = "SELECT pg_current_wal_insert_lsn() - '0/0'"
     for name, data in datas.items():
@@ -296,7 +272,7 @@ def sizes(sides: Sequence[Side]) -> None:
 
 
 async def run(server: PostgresqlServer, folder: Path, options: argparse.Namespace) -> None:
-    rows = Rows(options.generations)
+    rows = Size(options.generations)
     plain = Side(server.url("plain"), {table: [table] for table in KEYS})
     numbers = range(options.partitions)
     parts = Side(server.url("parts"), {table: [f"{table}_{number}" for number in numbers] for table in KEYS})

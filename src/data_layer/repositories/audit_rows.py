@@ -139,7 +139,7 @@ def without_user(line: bytes) -> bytes | None:
 
 
 def _places_in_use(rows: Sequence[Row]) -> list[int]:
-    """The columns that some entry has a value in; of the others the database knows what is in them."""
+    """The columns that some entry has a value in; the others get their defaults from the database."""
     return [place for place, values in enumerate(zip(*rows, strict=True)) if values.count(None) < len(values)]
 
 

@@ -18,5 +18,5 @@ STANDING = CompiledStatement(
 
 
 def read_standing(rows: Sequence[Sequence[Any]]) -> Standing | None:
-    """What ``STANDING`` found; None when there is no such account."""
+    """What ``STANDING`` found; None if the account does not exist."""
     return (UserRole(rows[0][0]), UserStatus(rows[0][1])) if rows else None

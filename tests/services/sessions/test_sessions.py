@@ -226,7 +226,14 @@ class TestDevices:
 
     async def test_their_patterns_are_loaded_once_and_off_the_event_loop(self, monkeypatch: pytest.MonkeyPatch) -> None:
         threads: list[threading.Thread] = []
-        monkeypatch.setattr(devices, "load_patterns", cache(lambda: threads.append(threading.current_thread())))
+        load = devices.load_patterns
+
+        @cache
+        def load_and_remember() -> object:
+            threads.append(threading.current_thread())
+            return load()
+
+        monkeypatch.setattr(devices, "load_patterns", load_and_remember)
         for user_agent in (IPHONE, f"{IPHONE} again"):
             await describe_device(user_agent)
         assert len(threads) == 1
@@ -234,8 +241,7 @@ class TestDevices:
 
     def test_patterns_that_would_change_nothing_are_not_loaded(self) -> None:
         """They name the makers of phones, and take 14 MiB."""
-        devices.load_patterns()
-        found = devices._patterns().parse("Mozilla/5.0 (Linux; Android 14; SM-S921B) Mobile").device
+        found = devices.load_patterns().parse("Mozilla/5.0 (Linux; Android 14; SM-S921B) Mobile").device
         assert found is not None
         assert found.family == "Phone"
 

@@ -107,7 +107,7 @@ class ExportWorker:
         """Make everything that is due, or until ``stopping`` is set; how many archives were completed."""
         done = 0
         with request_context(correlation_id=new_correlation_id(), source="exports"):
-            await self._give_up()
+            await self._abandon()
             while (stopping is None or not stopping.is_set()) and (export := await self._claim()) is not None:
                 done += await self._make(export)
         return done
@@ -116,7 +116,7 @@ class ExportWorker:
         async with self._transactions() as tx:
             return await tx.exports.claim(LEASE, most=_MOST_ATTEMPTS)
 
-    async def _give_up(self) -> None:
+    async def _abandon(self) -> None:
         """Fail the jobs whose processes died each time."""
         async with self._transactions() as tx:
             for export_id, user_id in await tx.exports.abandon(_STOPPED, most=_MOST_ATTEMPTS, limit=_FAILURE_BATCH):

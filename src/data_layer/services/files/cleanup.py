@@ -117,10 +117,10 @@ class FileCleanup:
         while True:
             async with self._transactions() as tx:
                 ids = await tx.stored_files.abandoned(older_than=self._older_than, limit=_BATCH)
-            given_up = await self._removal.abandon(ids) if ids else 0
-            if not given_up:
+            abandoned = await self._removal.abandon(ids) if ids else 0
+            if not abandoned:
                 return done
-            done += given_up
+            done += abandoned
             self._on_progress("abandoned", done)
 
     async def _half_deleted(self) -> int:

@@ -90,8 +90,8 @@ class LocalFileServer:
         if key.startswith(UPLOADS) or (row is not None and row.state is not FileState.STORED):
             raise FileNotFoundInStorageError(f"no file is stored under {key!r}")
         file = await self._storage.stat(key)
-        answer = grant.headers
-        content_type, encoding = file.content_type, answer.content_encoding or file.content_encoding
+        headers = grant.headers
+        content_type, encoding = file.content_type, headers.content_encoding or file.content_encoding
         if row is not None:
             require_size(row, file)
             content_type, encoding = row.content_type, row.encoding
@@ -100,9 +100,9 @@ class LocalFileServer:
             size=file.size,
             etag=file.etag,
             created_at=file.created_at,
-            content_type=answer.content_type or content_type,
+            content_type=headers.content_type or content_type,
             content_encoding=encoding,
-            content_disposition=answer.content_disposition,
+            content_disposition=headers.content_disposition,
             expires_at=grant.expires_at,
             original_size=None if row is None else row.original_size,
         )

@@ -59,24 +59,13 @@ async def describe_device(user_agent: str | None) -> Device:
 
 
 @cache
-def load_patterns() -> None:
+def load_patterns() -> Parser:
     """Load the patterns that user agents are compared with: they take a tenth of a second of processor time, once.
 
     A process that serves does this before it serves, because half of that time holds up every other thread, too.
-    """
-    _patterns()
 
-
-def has_patterns() -> bool:
-    """Whether the patterns are loaded."""
-    return load_patterns.cache_info().currsize > 0
-
-
-@cache
-def _patterns() -> Parser:
-    """Those for browsers and systems, and of those for devices the few that say more than the system does.
-
-    The other 600 name the makers of phones, and take 14 MiB of memory.
+    They are those for browsers and systems, and of those for devices the few that say more than the system does. The
+    other 600 name the makers of phones, and take 14 MiB of memory.
     """
     from ua_parser import BestAvailableResolver, Parser
     from ua_parser.lazy import DeviceMatcher
@@ -91,9 +80,14 @@ def _patterns() -> Parser:
     return Parser(BestAvailableResolver((browsers, systems, [*spiders, *tablets, phones, any_spider])))
 
 
+def has_patterns() -> bool:
+    """Whether the patterns are loaded."""
+    return load_patterns.cache_info().currsize > 0
+
+
 @lru_cache(maxsize=256)
 def _parse(user_agent: str) -> Device:
-    result = _patterns().parse(user_agent)
+    result = load_patterns().parse(user_agent)
     browser, system = result.user_agent, result.os
     return Device(
         device_type=_type(user_agent, system.family if system else "", result.device.family if result.device else ""),
