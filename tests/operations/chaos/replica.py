@@ -52,14 +52,17 @@ async def follow(orders: Orders, journal: Journal) -> None:
         await load.run(lambda: orders.is_time_to("stop"))
         # Lines to the servers are counted there, not here; and threads when everything is closed.
         at_rest = await held_after(idle | dict.fromkeys(("file socket", "threads"), sys.maxsize), _PATIENCE)
-        journal.note("idle", before=idle, after=at_rest, **_own_figures(data))
+        journal.note("idle", before=idle, after=at_rest, **await _own_figures_at_rest(data))
         await until(lambda: orders.is_time_to("leave"))
         began = monotonic()
     seconds = monotonic() - began
     journal.note("closed", before=closed, after=await held_after(closed, _PATIENCE), seconds=seconds)
 
 
-def _own_figures(data: DataLayer) -> dict[str, Any]:
+async def _own_figures_at_rest(data: DataLayer) -> dict[str, Any]:
+    """What the data layer reports once nothing is under way: audit entries are written after the load, too."""
+    deadline = monotonic() + _PATIENCE
+    await until(lambda: _rests(data) or monotonic() > deadline)
     figures = data.database.pool_figures()
     audit = data.audit.buffer_statistics()
     return {
@@ -68,6 +71,10 @@ def _own_figures(data: DataLayer) -> dict[str, Any]:
         "audit": audit.model_dump(mode="json"),
         "pending": data.cache._parts.intents.pending,
     }
+
+
+def _rests(data: DataLayer) -> bool:
+    return not (data.database.pool_figures()["in_use"] or data.cache._parts.intents.pending)
 
 
 class _Lines(logging.Formatter):
