@@ -305,6 +305,5 @@ class TestRefusals:
     async def test_a_replica_that_may_not_be_written(self, server: RedisServer, cache_at: CacheAt) -> None:
         async with cache_at(server.url) as cache:
             await cache.client.replicaof("127.0.0.1", "1")
-            assert await cache.get("key") is None
             with pytest.raises(CacheError, match=r"(?i)read only"):
                 await cache.set("key", 1, 60)

@@ -15,10 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, PrivateAttr, model_validator
 
 from data_layer.cache.codec import Codec
-from data_layer.cache.near import MISSING, NearCopy, copier, is_immutable
+from data_layer.cache.near import MISSING, DecodedValue, NearCopy
+from data_layer.cache.objects import copier, is_immutable
 from data_layer.schemas.base import share_field_names
 from tests.cache.test_codec import JSON
 
@@ -127,6 +128,48 @@ def test_frozen_models_are_shared_and_others_are_not() -> None:
     assert near.find(b"outside", FrozenOutside).names == ["a"]
 
 
+def test_what_its_reader_has_decoded_is_shared_with_the_next_one() -> None:
+    near = near_copy()
+    value = Frozen(name="Zoë", born=dt.date(2000, 1, 1))
+    stored = codec.encode(value)
+    keep(near, b"key", value)
+    near.adopt(b"key", DecodedValue(codec.encode(Frozen(name="older", born=value.born)), Frozen, value, 1))
+    assert near.find(b"key", Frozen) is not value, "it means other bytes than those that were read last"
+    keep(near, b"key", value)
+    near.adopt(b"key", DecodedValue(stored, Frozen, value, len(stored)))
+    assert near.find(b"key", Frozen) is value
+    assert near.find(b"key", Changeable) in (Changeable(name="Zoë"), MISSING)
+    near.drop(b"key")
+    near.adopt(b"key", DecodedValue(stored, Frozen, value, len(stored)))
+    assert near.find(b"key", Frozen) is MISSING, "it was changed since it was read"
+
+
+class Folder(BaseModel, frozen=True):
+    """A model that holds its own kind."""
+
+    name: str
+    folders: tuple[Folder, ...] = ()
+    note: Any = None
+
+
+class FrozenOpen(BaseModel, frozen=True, extra="allow"):
+    pass
+
+
+class FrozenReplaced(BaseModel, frozen=True):
+    @model_validator(mode="wrap")
+    @classmethod
+    def replace(cls, _: Any, __: ModelWrapValidatorHandler[Any]) -> Any:
+        return Changeable(name="something else")
+
+
+class FrozenNested(BaseModel, frozen=True):
+    page: Frozen | None = None
+    open: FrozenOpen | None = None
+    replaced: FrozenReplaced | None = None
+    folder: Folder | None = None
+
+
 class FrozenAround(BaseModel, frozen=True):
     """Some fields need to be looked at, others do not."""
 
@@ -145,6 +188,12 @@ class FrozenAround(BaseModel, frozen=True):
         (FrozenAround(several=(Frozen(name="a", born=dt.date(2000, 1, 1)),)), True),
         (FrozenAround(several=(Frozen(name="a", born=dt.date(2000, 1, 1)), FrozenOutside(names=[]))), False),
         (Frozen(name="a", born=dt.date(2000, 1, 1)), True),
+        (Folder(name="a", folders=(Folder(name="b", note=(1, 2)),)), True),
+        (Folder(name="a", folders=(Folder(name="b", note=[1, 2]),)), False),
+        (FrozenNested(page=Frozen(name="a", born=dt.date(2000, 1, 1)), folder=Folder(name="a")), True),
+        (FrozenNested(folder=Folder(name="a", note={})), False),
+        (FrozenNested.model_validate({"open": {"more": []}}), False),
+        (FrozenNested.model_validate({"replaced": {}}), False),
         (Changeable(name="a"), False),
         (FrozenOutside(names=[]), False),
         (FrozenWithAPrivatePart(), False),

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_layer.cache.near import is_immutable
+from data_layer.cache.objects import is_immutable
 from data_layer.schemas.base import FrozenList, FrozenObject, freeze_object
 
 VALUES = st.recursive(

@@ -16,7 +16,9 @@ from data_layer.cache.codec import (
 )
 from data_layer.cache.commands import CommandRunner
 from data_layer.cache.keys import Namespace, TimeToLive, shorten, to_milliseconds
-from data_layer.cache.near import MISSING, NearCopy
+from data_layer.cache.near import MISSING, DecodedValue, NearCopy
+from data_layer.cache.objects import is_immutable
+from data_layer.cache.recently_stored import RecentlyStored
 from data_layer.cache.statistics import Counters
 from data_layer.cache.write_intents import WriteIntents
 from data_layer.concurrency import Background
@@ -27,6 +29,8 @@ Item = TypeVar("Item")
 
 _KEYS_PER_COMMAND = 500
 _BYTES_PER_BATCH = 2**20
+_SHARE_OF_RECENTLY_STORED = 16
+"""What was stored lately may take one in so many of the bytes of the near copy."""
 
 logger = get_log(__name__)
 
@@ -57,6 +61,7 @@ class Entries:
         self.intents = intents
         self.background = background
         self.counters = counters
+        self.recently_stored = RecentlyStored(near.capacity // _SHARE_OF_RECENTLY_STORED)
         self.describe = namespace.describe
         self._renew_trust = renew_trust
         self._jitter = jitter
@@ -198,7 +203,7 @@ class Entries:
         """What is stored, as the type, or MISSING; counted as a hit or a miss."""
         if stored is not None:
             try:
-                value = self.codec.decode(stored, as_type)
+                value = self._decode(key, stored, as_type)
             except UndecodableValueError as error:
                 if not is_marker(stored):  # Looked at only here, because a marker cannot be decoded.
                     self.note_undecodable(key, str(error))
@@ -207,6 +212,19 @@ class Entries:
                 return value
         self.counters.misses += 1
         return MISSING
+
+    def _decode(self, key: bytes, stored: bytes, as_type: Any) -> Any:
+        if as_type is None:
+            return self.codec.decode(stored)
+        decoded = self.recently_stored.find(key, stored, as_type)
+        if decoded is None:
+            kind, payload = self.codec.unseal(stored)
+            value = self.codec.read(kind, payload, as_type)
+            if not is_immutable(value):
+                return value
+            decoded = DecodedValue(stored, as_type, value, len(payload))
+        self.near.adopt(key, decoded)
+        return decoded.value
 
     def note_undecodable(self, key: bytes, reason: str) -> None:
         """Count and log what cannot be read."""

@@ -14,7 +14,8 @@ from data_layer.cache import markers
 from data_layer.cache.codec import UndecodableValueError
 from data_layer.cache.entries import Entries
 from data_layer.cache.keys import TimeToLive, to_milliseconds
-from data_layer.cache.near import MISSING, is_immutable
+from data_layer.cache.near import MISSING, DecodedValue
+from data_layer.cache.objects import is_immutable
 from data_layer.cache.tracking import FailoverGuard, Tracking
 from data_layer.concurrency import Backoff, SingleFlight
 from data_layer.errors import CacheError, InvalidCacheValueError, NotInitializedError
@@ -61,17 +62,17 @@ class _Found:
         payload: its kind and its payload, see ``Codec``.
         as_of: see above.
         value: the value itself, for one caller; for all of them if nobody can change it.
+
+    Attributes:
         filling: stores the value, and reports whether it was still current then.
     """
 
-    def __init__(
-        self, payload: tuple[int, bytes], as_of: float, value: Any, filling: asyncio.Task[bool] | None = None
-    ) -> None:
+    def __init__(self, payload: tuple[int, bytes], as_of: float, value: Any) -> None:
         self.payload = payload
         self.as_of = as_of
+        self.filling: asyncio.Task[bool] | None = None
         self._value = value
         self._is_shared = is_immutable(value)
-        self._filling = filling
 
     def take_value(self) -> Any:
         """The value, or MISSING when another caller, who may change it, has got it."""
@@ -80,14 +81,18 @@ class _Found:
             self._value = MISSING
         return value
 
+    def stored_as(self, stored: bytes, as_type: Any) -> DecodedValue | None:
+        """The value with the bytes that are stored for it; None if callers may change it."""
+        return DecodedValue(stored, as_type, self._value, len(self.payload[1])) if self._is_shared else None
+
     async def is_current_after(self, moment: float) -> bool:
         """Whether the value was current at some time after this moment, at which the caller was waiting for it."""
         if self.as_of >= moment:
             return True
-        if self._filling is None:
+        if self.filling is None:
             return False
-        await asyncio.wait([self._filling])  # A caller that is cancelled does not end it.
-        return not self._filling.cancelled() and self._filling.result()
+        await asyncio.wait([self.filling])  # A caller that is cancelled does not end it.
+        return not self.filling.cancelled() and self.filling.result()
 
 
 class _Renewal:
@@ -218,45 +223,47 @@ class Loading:
         """What the loader gives. It is stored if the caller holds the lease, but this does not wait until it is."""
         token = answer.token if answer.state == markers.FREE else None
         renewal = None if token is None else _Renewal(partial(self._renew, spec.key, token))
-        filling = None
+        found = None
         try:
-            started = monotonic()
-            payload, value = await self._call_loader(spec)
+            found = await self._call_loader(spec)
             if token is not None:
-                filling = self._entries.background.start(self._fill(spec, token, payload, started))
+                found.filling = self._entries.background.start(self._fill(spec, token, found))
                 if self._guard.is_on:  # Until it is stored, every call would load again.
-                    await asyncio.wait([filling])
-            return _Found(payload, started, value, filling)
+                    await asyncio.wait([found.filling])
+            return found
         finally:
             if renewal is not None:
                 renewal.cancel()
             self._entries.near.drop(spec.key)
-            if token is not None and filling is None:
+            if token is not None and found is None:
                 self._start_returning(spec.key, token)
 
-    async def _call_loader(self, spec: _LoadSpec) -> tuple[tuple[int, bytes], Any]:
-        """The payload of what the loader gives, and the value that this makes, as if it came out of the cache."""
+    async def _call_loader(self, spec: _LoadSpec) -> _Found:
+        """What the loader gives, as if it came out of the cache."""
         self.loads += 1
+        started = monotonic()
         payload = self._entries.to_payload(spec.key, await spec.load())
         try:
-            return payload, self._entries.codec.read(*payload, spec.as_type)
+            return _Found(payload, started, self._entries.codec.read(*payload, spec.as_type))
         except UndecodableValueError:
             name = self._entries.describe(spec.key)
             raise InvalidCacheValueError(f"what was loaded for {name} does not fit {spec.as_type}") from None
 
-    async def _fill(self, spec: _LoadSpec, token: bytes, payload: tuple[int, bytes], started: float) -> bool:
+    async def _fill(self, spec: _LoadSpec, token: bytes, found: _Found) -> bool:
         """Store what was loaded, and report whether that proves that it is current."""
         # The command takes its place in the queue before the callers go on, and is written after that.
         await asyncio.sleep(0)
-        stored = self._entries.codec.seal(*payload)
+        stored = self._entries.codec.seal(*found.payload)
         milliseconds = self._entries.spread(spec.milliseconds)
         try:
             is_filled = bool(await self._runner.eval(markers.FILL, spec.key, token, stored, milliseconds))
         except CacheError:
             self._start_returning(spec.key, token)
             return False
+        if is_filled and (decoded := found.stored_as(stored, spec.as_type)):
+            self._entries.recently_stored.add(spec.key, decoded)
         # A lease that a failover brought back proves nothing about changes before the failover.
-        return is_filled and self._guard.release(spec.key, started)
+        return is_filled and self._guard.release(spec.key, found.as_of)
 
     def _renew(self, key: bytes, token: bytes) -> None:
         renewing = self._runner.eval(markers.RENEW_LEASE, key, token, round(LEASE_SECONDS * 1000), repeatable=True)

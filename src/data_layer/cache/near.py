@@ -2,146 +2,22 @@
 
 from __future__ import annotations
 
-import datetime as dt
-import decimal
-import enum
-import sys
-import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
-from functools import cache, partial
-from itertools import islice
+from collections.abc import Callable, Mapping
+from functools import partial
 from time import monotonic
-from types import UnionType
-from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
-
-from pydantic import BaseModel
+from typing import Any, Final
 
 from data_layer.cache.codec import Codec, UndecodableValueError
-from data_layer.schemas.base import FrozenList, FrozenObject, share_field_names
-
-_SCALARS = frozenset(
-    {
-        *(type(None), bool, int, float, str, bytes),
-        *(dt.date, dt.datetime, dt.time, dt.timedelta),
-        *(decimal.Decimal, uuid.UUID),
-    }
-)
-_UNCHANGEABLE = _SCALARS | {FrozenObject, FrozenList}
-_MOST_CONTAINERS = 64
-_WEIGHED = 16
-"""Of a longer container so many items are weighed, in equal distances, and the others are taken to weigh as much."""
-
-
-def is_immutable(value: object) -> bool:
-    """Whether nobody who holds the value can change it, nor anything inside it.
-
-    A pydantic model is immutable when it is frozen, has no private attributes, and all its fields are immutable. Fields
-    whose type says so are not looked at: pydantic has validated them.
-    """
-    if type(value) in _UNCHANGEABLE or isinstance(value, enum.Enum):
-        return True
-    if type(value) in {tuple, frozenset}:
-        return all(map(is_immutable, value))  # type: ignore[call-overload]  # Both can be iterated over.
-    if isinstance(value, BaseModel):
-        return (
-            not value.__pydantic_private__
-            and not value.__pydantic_extra__
-            and (names := _fields_to_check(type(value))) is not None
-            and all(is_immutable(getattr(value, name)) for name in names)
-        )
-    return False
-
-
-@cache
-def _fields_to_check(model: type[BaseModel]) -> tuple[str, ...] | None:
-    """The fields that may hold something that can be changed; None if the model itself can be changed."""
-    if not model.model_config.get("frozen"):
-        return None
-    return tuple(name for name, field in model.model_fields.items() if not _holds_immutable(field.annotation))
-
-
-def _holds_immutable(kind: Any) -> bool:
-    """Whether all values of a type are immutable; a model of pydantic is looked at as a value."""
-    origin = get_origin(kind)
-    if origin is None:
-        return kind is None or kind in _UNCHANGEABLE or (isinstance(kind, type) and issubclass(kind, enum.Enum))
-    if origin is Literal:
-        return True
-    if origin in {Union, UnionType, tuple, frozenset, Annotated}:
-        kinds = get_args(kind)[:1] if origin is Annotated else get_args(kind)
-        return all(each is Ellipsis or _holds_immutable(each) for each in kinds)
-    return False
-
-
-def copier(value: object) -> Callable[[], Any] | None:
-    """Make equal dicts and lists, all the way down; None for what is neither, holds other things, or is too large.
-
-    For a few containers it is several times as quick as decoding the JSON again, and about as quick for 64.
-    """
-    return _copier(value, [_MOST_CONTAINERS]) if type(value) in {dict, list} else None
-
-
-def weigh(value: object) -> int:
-    """About how many bytes a value takes in memory."""
-    size = sys.getsizeof(value)
-    if type(value) in _SCALARS:  # Nearly always, and quicker than the questions below.
-        return size
-    if isinstance(value, dict):
-        return size + _weigh_all(value, len(value)) + _weigh_all(value.values(), len(value))
-    if isinstance(value, list | tuple | frozenset):
-        return size + _weigh_all(value, len(value))
-    if isinstance(value, BaseModel):
-        fields = vars(value)  # Their names are shared by all instances.
-        return size + sys.getsizeof(fields) + sum(map(weigh, fields.values()))
-    return size
-
-
-def _weigh_all(items: Iterable[object], count: int) -> int:
-    if count <= 2 * _WEIGHED:
-        return sum(map(weigh, items))
-    step = count // _WEIGHED
-    weighed = sum(map(weigh, islice(items, step // 2, None, step)))
-    return weighed * count // len(range(step // 2, count, step))
-
-
-def _copier(value: Any, allowance: list[int]) -> Callable[[], Any] | None:
-    allowance[0] -= 1
-    if allowance[0] < 0:
-        return None
-    places = value.items() if type(value) is dict else enumerate(value)
-    inner: list[tuple[Any, Callable[[], Any]]] = []
-    for place, item in places:
-        if type(item) in _UNCHANGEABLE:
-            continue
-        make = _copier(item, allowance) if type(item) in {dict, list} else None
-        if make is None:
-            return None
-        inner.append((place, make))
-    if not inner:
-        return value.copy  # type: ignore[no-any-return]  # Of dict or list.
-    if len(inner) == len(value) and type(value) is list:
-        return partial(_copy_list, [make for _, make in inner])
-    return partial(_copy, value, inner)
-
-
-def _copy_list(makers: list[Callable[[], Any]]) -> list[Any]:
-    return [make() for make in makers]
-
-
-def _copy(value: Any, inner: list[tuple[Any, Callable[[], Any]]]) -> Any:
-    copy = value.copy()
-    for place, make in inner:
-        copy[place] = make()
-    return copy
-
+from data_layer.cache.objects import copier, is_immutable, weigh
+from data_layer.schemas.base import share_field_names
 
 MISSING: Final = object()
 MAXIMUM_AGE = 60.0
 """Seconds after which an entry is fetched again, whatever its time to live."""
 
 _UNREAD: Final = object()
-_OVERHEAD = 500
+OVERHEAD = 500
 _LARGEST_SHARE = 8
 _PROBATION_SHARE = 10
 
@@ -157,6 +33,35 @@ class Fetch:
         self.started = 0.0
 
 
+class DecodedValue:
+    """A value that nobody can change, and the bytes that were decoded to it.
+
+    Args:
+        stored: the bytes, as they are in Redis.
+        as_type: what they were decoded as.
+        value: what came out.
+        payload_size: bytes of the JSON.
+    """
+
+    __slots__ = ("_size", "as_type", "payload_size", "stored", "value")
+
+    def __init__(self, stored: bytes, as_type: Any, value: Any, payload_size: int) -> None:
+        self.stored = stored
+        self.as_type = as_type
+        self.value = value
+        self.payload_size = payload_size
+        self._size: int | None = None
+
+    @property
+    def size(self) -> int:
+        """About how many bytes the value takes in memory."""
+        if self._size is None:
+            share_field_names(self.value)
+            # Of a long list only some items are weighed; those that are heavy are in its JSON too.
+            self._size = max(weigh(self.value), self.payload_size)
+        return self._size
+
+
 class _Entry:
     """One value, in the form that is quickest to hand out without giving it away.
 
@@ -169,7 +74,7 @@ class _Entry:
     def __init__(self, key: bytes, stored: bytes, end: float) -> None:
         self.stored: bytes | None = stored
         self.end = end
-        self.size = _OVERHEAD + len(key) + len(stored)
+        self.size = OVERHEAD + len(key) + len(stored)
         self.was_read = False
         self.as_type: Any = _UNREAD
         self.value: Any = None
@@ -286,6 +191,12 @@ class NearCopy:
             self.size += entry.size
             self._make_room()
 
+    def adopt(self, key: bytes, decoded: DecodedValue) -> None:
+        """Let later readers share a value that was decoded from what ``keep`` has just taken in."""
+        entry = self._probation.get(key)
+        if entry is not None and entry.stored is not None and entry.stored == decoded.stored:
+            self._share(key, entry, decoded)
+
     def end(self, key: bytes, fetch: Fetch) -> None:
         """The read has ended, however it did."""
         fetch.readers -= 1
@@ -335,27 +246,31 @@ class NearCopy:
         except UndecodableValueError:
             self._remove(key)
             return False
-        entry.as_type = as_type
-        make = copier(value)
-        if make is not None or is_immutable(value):
-            share_field_names(value)
-            entry.value, entry.make, entry.stored = value, make, None
-            # Of a long list only some items are weighed; those that are heavy are in its JSON too.
-            size = max(weigh(value), len(payload))
+        entry.was_read = True
+        if is_immutable(value):
+            self._share(key, entry, DecodedValue(entry.stored, as_type, value, len(payload)))
+            return True
+        entry.as_type, entry.value, entry.make = as_type, None, copier(value)
+        if entry.make is not None:
+            entry.value, entry.stored = value, None
+            self._resize(key, entry, max(weigh(value), len(payload)))
         else:
-            entry.value, entry.make = None, partial(self._codec.read, kind, payload, as_type)
+            entry.make = partial(self._codec.read, kind, payload, as_type)
             entry.stored = self._codec.seal_plainly(kind, payload)
             # The payload is held twice: in the envelope, and cut out of it.
-            size = len(payload) * 2
-        self._resize(key, entry, _OVERHEAD + len(key) + size)
+            self._resize(key, entry, len(payload) * 2)
         return True
 
+    def _share(self, key: bytes, entry: _Entry, decoded: DecodedValue) -> None:
+        entry.as_type, entry.value, entry.make, entry.stored = decoded.as_type, decoded.value, None, None
+        self._resize(key, entry, decoded.size)
+
     def _resize(self, key: bytes, entry: _Entry, size: int) -> None:
+        size += OVERHEAD + len(key)
         growth, entry.size = size - entry.size, size
         self.size += growth
         if key in self._probation:
             self._probation_size += growth
-        entry.was_read = True
         self._make_room()
 
     def _remove(self, key: bytes) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from copy import deepcopy
 from enum import StrEnum
 from functools import cache
-from typing import Annotated, Any, ClassVar, NoReturn
+from typing import Annotated, Any, ClassVar, NoReturn, get_args
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetPydanticSchema, ValidationError
 from pydantic_core import CoreSchema, core_schema
@@ -137,20 +137,25 @@ def share_field_names(value: object) -> None:
     their values take. Only for what nobody can change.
     """
     if isinstance(value, BaseModel):
-        names = _all_field_names(type(value))
+        names, with_models = _field_names(type(value))
         if value.__pydantic_fields_set__ == names:
             object.__setattr__(value, "__pydantic_fields_set__", names)
-        for item in vars(value).values():
-            if isinstance(item, (BaseModel, tuple)):
-                share_field_names(item)
+        for name in with_models:
+            share_field_names(getattr(value, name))
     elif isinstance(value, tuple):
         for item in value:
             share_field_names(item)
 
 
 @cache
-def _all_field_names(model: type[BaseModel]) -> set[str]:
-    return set(model.model_fields)
+def _field_names(model: type[BaseModel]) -> tuple[set[str], tuple[str, ...]]:
+    """All of them, and those of fields that may hold models."""
+    fields = model.model_fields
+    return set(fields), tuple(name for name, field in fields.items() if _names_model(field.annotation))
+
+
+def _names_model(kind: Any) -> bool:
+    return (isinstance(kind, type) and issubclass(kind, BaseModel)) or any(map(_names_model, get_args(kind)))
 
 
 class Outcome(StrEnum):
