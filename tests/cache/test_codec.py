@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import datetime as dt
 import enum
 import math
 import struct
+from typing import Any
+from uuid import UUID
 
 import pytest
 import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, RootModel, ValidationError, field_serializer, model_serializer
 
 from data_layer.cache.codec import (
     COMPRESSION_THRESHOLD,
@@ -17,6 +20,7 @@ from data_layer.cache.codec import (
     UndecodableValueError,
     UnencodableValueError,
 )
+from data_layer.cache.objects import has_plain_fields
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 NUMBERS = st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False)
@@ -35,6 +39,148 @@ class Page(BaseModel):
 
 class Colour(enum.IntEnum):
     RED = 1
+
+
+class Size(enum.Enum):
+    SMALL = "small"
+
+
+class Measured(BaseModel, frozen=True):
+    length: float | None
+
+
+class Plain(BaseModel, frozen=True):
+    """All that orjson writes itself, and models of both kinds."""
+
+    id: UUID
+    name: str = Field(validation_alias="readName", serialization_alias="writtenName")
+    note: str | int | None
+    number: int
+    is_new: bool
+    colour: Colour | None
+    size: Size
+    born: dt.date
+    at: dt.datetime
+    tags: tuple[str, ...] = ()
+    pair: tuple[int, str] | None = None
+    page: Page | None = None
+    measured: tuple[Measured, ...] = ()
+    inner: Plain | None = None
+
+
+WHOLE = st.integers(-(2**63), 2**64 - 1)
+TIMES = (
+    st.datetimes()
+    | st.datetimes(timezones=st.just(dt.UTC))
+    | st.datetimes(timezones=st.integers(-720, 720).map(lambda minutes: dt.timezone(dt.timedelta(minutes=minutes))))
+)
+PLAIN = st.fixed_dictionaries(
+    {
+        "id": st.uuids(),
+        "readName": TEXT,
+        "note": TEXT | WHOLE | st.none(),
+        "number": WHOLE,
+        "is_new": st.booleans(),
+        "colour": st.sampled_from(Colour) | st.none(),
+        "size": st.sampled_from(Size),
+        "born": st.dates(),
+        "at": TIMES,
+        "tags": st.lists(TEXT).map(tuple),
+        "pair": st.tuples(WHOLE, TEXT) | st.none(),
+        "page": st.builds(Page, readTitle=TEXT, parts=st.lists(WHOLE).map(tuple)) | st.none(),
+        "measured": st.lists(st.builds(Measured, length=st.floats(-1e9, 1e9) | st.none()), max_size=3).map(tuple),
+    }
+)
+
+
+@given(PLAIN, PLAIN)
+def test_plain_models_come_back_as_pydantic_would_bring_them(outer: dict[str, Any], inner: dict[str, Any]) -> None:
+    value = Plain(**outer, inner=Plain(**inner))
+    assert has_plain_fields(Plain)
+    assert codec.decode(codec.encode(value), Plain) == value
+    as_json = value.model_dump_json(by_alias=False, round_trip=True)
+    assert codec.decode(codec.encode(value), Plain) == Plain.model_validate_json(as_json, by_alias=False, by_name=True)
+    assert codec.decode(codec.encode([value, {"a": value}]), list[Plain | dict[str, Plain]]) == [value, {"a": value}]
+
+
+@given(PLAIN, st.sampled_from([math.nan, math.inf, -math.inf]))
+def test_no_infinity_hides_in_a_plain_model(fields: dict[str, Any], number: float) -> None:
+    value = Plain(**fields | {"measured": (Measured(length=1), Measured(length=number))})
+    with pytest.raises(UnencodableValueError):
+        codec.encode([value])
+
+
+class Changeable(BaseModel):
+    name: str
+
+
+class WithFloat(BaseModel, frozen=True):
+    number: tuple[float, ...] | None
+
+
+class WithAnything(BaseModel, frozen=True):
+    anything: Any
+
+
+class WithMore(BaseModel, frozen=True, extra="allow"):
+    name: str
+
+
+class WithSecret(BaseModel, frozen=True):
+    name: str
+    secret: str = Field(exclude=True)
+
+
+class WithLimit(BaseModel, frozen=True):
+    name: str = Field(max_length=3)
+
+
+class WithFieldSerializer(BaseModel, frozen=True):
+    name: str
+
+    @field_serializer("name")
+    def shout(self, name: str) -> str:
+        return name.upper()
+
+
+class WithModelSerializer(BaseModel, frozen=True):
+    name: str
+
+    @model_serializer
+    def shorten(self) -> dict[str, str]:
+        return {"n": self.name}
+
+
+class WithRoot(RootModel[str], frozen=True):
+    pass
+
+
+class WithOwnDump(BaseModel, frozen=True):
+    name: str
+
+    def model_dump(self, **_: Any) -> dict[str, Any]:
+        return {"n": self.name}
+
+
+class WithTime(BaseModel, frozen=True):
+    time: dt.time
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        *(Changeable, WithFloat, WithAnything, WithMore, WithSecret, WithLimit),
+        *(WithFieldSerializer, WithModelSerializer, WithRoot, WithOwnDump, WithTime),
+    ],
+)
+def test_other_models_are_left_to_pydantic(model: type[BaseModel]) -> None:
+    assert not has_plain_fields(model)
+
+
+def test_how_a_model_is_serialized_is_what_it_says_itself() -> None:
+    assert codec.decode(codec.encode([WithFieldSerializer(name="a")])) == [{"name": "A"}]
+    assert codec.decode(codec.encode([WithModelSerializer(name="a")])) == [{"n": "a"}]
+    assert codec.decode(codec.encode([WithOwnDump(name="a"), WithRoot("a")])) == [{"n": "a"}, "a"]
 
 
 @given(JSON | st.binary())

@@ -1,4 +1,4 @@
-"""Python's objects, as the copy in this process sees them: whether they can change, how to copy and weigh them."""
+"""Python's objects, as the cache sees them: whether they can change, how to copy, weigh and encode them."""
 
 from __future__ import annotations
 
@@ -25,6 +25,9 @@ _SCALARS = frozenset(
     }
 )
 _UNCHANGEABLE = _SCALARS | {FrozenObject, FrozenList}
+_PLAIN = frozenset({type(None), bool, int, str, dt.date, dt.datetime, uuid.UUID})
+_OWN_WAYS = {"model_dump", "__get_pydantic_core_schema__"}
+"""With one of these, a model decides for itself how it is serialized."""
 _MOST_CONTAINERS = 64
 _WEIGHED = 8
 """Of a longer container so many items are weighed, in equal distances, and the others are taken to weigh as much."""
@@ -48,6 +51,38 @@ def is_immutable(value: object) -> bool:
             and all(is_immutable(getattr(value, name)) for name in names)
         )
     return False
+
+
+@cache
+def has_plain_fields(model: type[BaseModel]) -> bool:
+    """Whether orjson writes the fields of a model so that pydantic reads them back equal, models in them aside.
+
+    The types of the fields decide. Floats are left out, because orjson makes null of NaN, and so is a model that can be
+    changed, whose fields may hold anything.
+    """
+    decorators, config = model.__pydantic_decorators__, model.model_config
+    return (
+        bool(config.get("frozen"))
+        and config.get("extra") != "allow"
+        and not (config.get("json_encoders") or decorators.field_serializers or decorators.model_serializers)
+        and not model.__pydantic_root_model__
+        and not any(_OWN_WAYS & vars(each).keys() for each in model.__mro__[: model.__mro__.index(BaseModel)])
+        and all(
+            not field.exclude and not field.metadata and _is_plain_type(field.annotation)
+            for field in model.model_fields.values()
+        )
+    )
+
+
+def _is_plain_type(kind: Any) -> bool:
+    origin = get_origin(kind)
+    if origin is not None:
+        return origin in {Union, UnionType, tuple} and all(
+            each is Ellipsis or _is_plain_type(each) for each in get_args(kind)
+        )
+    if isinstance(kind, type) and issubclass(kind, enum.Enum):
+        return all(isinstance(member.value, str | int) for member in kind)
+    return kind in _PLAIN or (isinstance(kind, type) and issubclass(kind, BaseModel))
 
 
 def copier(value: object) -> Callable[[], Any] | None:
