@@ -13,11 +13,15 @@ from data_layer.cache.loading import Loading
 from data_layer.cache.markers import Scripts
 from data_layer.cache.near import NearCopy
 from data_layer.cache.observed import CommandObserver
+from data_layer.cache.recently_stored import RecentlyStored
 from data_layer.cache.statistics import Counters
 from data_layer.cache.tracking import FailoverGuard, Tracking
 from data_layer.cache.write_intents import WriteIntents
 from data_layer.concurrency import Background
 from data_layer.settings.redis import RedisSettings
+
+_SHARE_OF_RECENTLY_STORED = 16
+"""One in so many of the bytes for copies of values (REDIS_NEAR_SIZE)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +63,8 @@ def assemble(
     time_limit = settings.redis_command_timeout / 1000
     background = Background()
     runner = _make_runner(address, settings, counters, observer)
-    near = NearCopy(codec, settings.redis_near_size)
+    recently_stored = RecentlyStored(settings.redis_near_size // _SHARE_OF_RECENTLY_STORED)
+    near = NearCopy(codec, settings.redis_near_size - recently_stored.capacity)
     scripts = Scripts(runner, time_limit)
     # Registered first: what this process has changed must reach a new server before anything is read from it.
     intents = WriteIntents(scripts, near, namespace, background)
@@ -70,6 +75,7 @@ def assemble(
         codec=codec,
         namespace=namespace,
         near=near,
+        recently_stored=recently_stored,
         renew_trust=tracking.renew_trust,
         intents=intents,
         background=background,

@@ -29,8 +29,6 @@ Item = TypeVar("Item")
 
 _KEYS_PER_COMMAND = 500
 _BYTES_PER_BATCH = 2**20
-_SHARE_OF_RECENTLY_STORED = 16
-"""What was stored lately may take one in so many of the bytes of the near copy."""
 
 logger = get_log(__name__)
 
@@ -49,6 +47,7 @@ class Entries:
         codec: Codec,
         namespace: Namespace,
         near: NearCopy,
+        recently_stored: RecentlyStored,
         renew_trust: Callable[[], Awaitable[bool]],
         intents: WriteIntents,
         background: Background,
@@ -61,7 +60,7 @@ class Entries:
         self.intents = intents
         self.background = background
         self.counters = counters
-        self.recently_stored = RecentlyStored(near.capacity // _SHARE_OF_RECENTLY_STORED)
+        self.recently_stored = recently_stored
         self.describe = namespace.describe
         self._renew_trust = renew_trust
         self._jitter = jitter

@@ -23,18 +23,18 @@ class RecentlyStored:
     """
 
     def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
+        self.capacity = capacity
         self._values: OrderedDict[bytes, DecodedValue] = OrderedDict()
         self._size = 0
 
     def add(self, key: bytes, decoded: DecodedValue) -> None:
         """Remember a value until others need the room. One that does not fit is not taken."""
         self._remove(key)
-        if _size_of(decoded) > self._capacity:
+        if _size_of(decoded) > self.capacity:
             return
         self._values[key] = decoded
         self._size += _size_of(decoded)
-        while self._size > self._capacity:
+        while self._size > self.capacity:
             self._remove(next(iter(self._values)))
 
     def find(self, key: bytes, stored: bytes, as_type: Any) -> DecodedValue | None:

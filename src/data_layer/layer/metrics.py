@@ -170,7 +170,7 @@ def _cache(cache: Cache) -> Iterator[Metric]:
     )
     yield families.gauge("cache_near_entries", "Values in the copies of the processes.", near.entries)
     yield families.gauge("cache_near_bytes", "Size of the copies of the processes.", near.size)
-    yield families.gauge("cache_near_max_bytes", "Size that they may have (REDIS_NEAR_SIZE).", near.capacity)
+    yield families.gauge("cache_near_max_bytes", "Size that they may have (15/16 of REDIS_NEAR_SIZE).", near.capacity)
     yield families.gauge(
         "cache_near_answering", "Copies that surely hear of all changes, so that they answer.", float(near.is_answering)
     )
