@@ -20,7 +20,7 @@ import orjson
 import zstandard
 from pydantic import BaseModel, TypeAdapter
 
-from data_layer.cache.objects import has_plain_fields
+from data_layer.cache.objects import plain_fields
 
 MAXIMUM_VALUE_SIZE = 8 * 2**20
 COMPRESSION_THRESHOLD = 1024
@@ -167,8 +167,8 @@ def _to_json(value: object) -> bytes:
     def dump_model(item: object) -> object:
         if not isinstance(item, BaseModel):
             raise TypeError(f"JSON cannot carry {type(item).__name__}")
-        if has_plain_fields(type(item)):
-            return vars(item)
+        if (fields := plain_fields(item)) is not None:
+            return fields
         # By name, because an alias may differ between validation and serialization.
         plain = item.model_dump(mode="json", by_alias=False, round_trip=True)
         dumped.append(plain)

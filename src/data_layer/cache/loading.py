@@ -235,7 +235,7 @@ class Loading:
             if renewal is not None:
                 renewal.cancel()
             self._entries.near.drop(spec.key)
-            if token is not None and found is None:
+            if token is not None and (found is None or found.filling is None):
                 self._start_returning(spec.key, token)
 
     async def _call_loader(self, spec: _LoadSpec) -> _Found:

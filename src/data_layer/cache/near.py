@@ -54,7 +54,7 @@ class DecodedValue:
 
     @property
     def size(self) -> int:
-        """About how many bytes the value takes in memory."""
+        """About how many bytes the value takes in memory, once its models share the names of their fields."""
         if self._size is None:
             share_field_names(self.value)
             # Of a long list only some items are weighed; those that are heavy are in its JSON too.

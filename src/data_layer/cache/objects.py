@@ -53,15 +53,20 @@ def is_immutable(value: object) -> bool:
     return False
 
 
-@cache
-def has_plain_fields(model: type[BaseModel]) -> bool:
-    """Whether orjson writes the fields of a model so that pydantic reads them back equal, models in them aside.
+def plain_fields(model: BaseModel) -> dict[str, Any] | None:
+    """The fields of a model, if orjson writes them so that pydantic reads them back equal, models in them aside.
 
-    The types of the fields decide. Floats are left out, because orjson makes null of NaN, and so is a model that can be
-    changed, whose fields may hold anything.
+    Their types decide. Floats are left out, because orjson makes null of NaN, and so is a model that can be changed,
+    whose fields may hold anything.
     """
+    fields = vars(model)  # With what else was put into the instance, such as the value of a cached_property.
+    return fields if len(fields) == _count_of_plain_fields(type(model)) else None
+
+
+@cache
+def _count_of_plain_fields(model: type[BaseModel]) -> int | None:
     decorators, config = model.__pydantic_decorators__, model.model_config
-    return (
+    is_plain = (
         bool(config.get("frozen"))
         and config.get("extra") != "allow"
         and not (config.get("json_encoders") or decorators.field_serializers or decorators.model_serializers)
@@ -72,6 +77,7 @@ def has_plain_fields(model: type[BaseModel]) -> bool:
             for field in model.model_fields.values()
         )
     )
+    return len(model.model_fields) if is_plain else None
 
 
 def _is_plain_type(kind: Any) -> bool:
