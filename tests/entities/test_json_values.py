@@ -13,6 +13,7 @@ from sqlalchemy import text
 from data_layer import DataLayer
 from data_layer.entities import Project
 from data_layer.errors import InvalidTextError, InvalidValueError, ValueTooLongError
+from data_layer.schemas.projects import ProjectFilter, ProjectOrder
 from tests.support import make_project, make_user
 
 DEEP = "[" * 300 + "]" * 300  # More than what the quick reader of JSON takes.
@@ -188,6 +189,14 @@ async def test_a_row_that_was_spoilt_by_hand_can_be_read_and_mended(data: DataLa
         tags = ["kept"] if "kept" in spoilt else []
         for found in (await read(data, project), *(await _listed(data))):
             assert (found.settings, found.tags, found.metadata_) == ({}, tags, {})
+        async with data.transaction() as tx:
+            view = await tx.projects.view(project.id)
+            order = ProjectOrder.UPDATED
+            _, [shown] = await tx.projects.page(
+                project.user_id, ProjectFilter(), order, is_descending=True, after=None, limit=5
+            )
+        assert view is not None
+        assert (view.settings, view.tags, view.metadata, shown.tags) == ({}, tuple(tags), {}, tuple(tags))
         async with data.transaction() as tx:
             found = await tx.projects.get(project.id)
             found.settings["a"] = 1

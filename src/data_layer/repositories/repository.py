@@ -7,6 +7,7 @@ from datetime import date
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
+from pydantic import ValidationError
 from sqlalchemy import (
     ColumnElement,
     Label,
@@ -64,9 +65,13 @@ class ViewRows(Generic[V]):
 
     def _view(self, row: Sequence[Any]) -> V:
         values = dict(zip(self._names, row, strict=False))
-        for name, repair in self._repairs:
-            values[name] = repair(values[name])
-        view: V = self._validate(values, by_alias=False, by_name=True)
+        view: V
+        try:
+            view = self._validate(values, by_alias=False, by_name=True)
+        except ValidationError:
+            for name, repair in self._repairs:
+                values[name] = repair(values[name])
+            view = self._validate(values, by_alias=False, by_name=True)
         return view
 
 
