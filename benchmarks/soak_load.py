@@ -320,10 +320,10 @@ async def look_at_console(_: Load, connection: Connection, person: Person) -> in
 
 
 async def change_session(load: Load, connection: Connection, person: Person) -> int:
-    """Log out; somebody else gets a session, so their number stays."""
-    ended = await connection.ask("DELETE", "/v1/sessions/current", person.token)
-    await connection.ask("GET", "/v1/accounts/me", person.token)
-    person.token = (await load.data.sessions.create(person.id)).token.get_secret_value()
+    """Log out of a session that another one has replaced, so their number stays."""
+    former, person.token = person.token, (await load.data.sessions.create(person.id)).token.get_secret_value()
+    ended = await connection.ask("DELETE", "/v1/sessions/current", former)
+    await connection.ask("GET", "/v1/accounts/me", former)
     return ended.status
 
 
