@@ -20,9 +20,11 @@ from data_layer.testing.redis_server import RedisServer
 pytestmark = pytest.mark.slow
 
 CONNECT, COMMAND = 1.0, 0.5
-# The limits of a call, and time for a busy machine.
-CALL_LIMIT = CONNECT + 2 * COMMAND + 3
+# The limits of a call, and time for a busy machine: without them, a call to a frozen server never ends.
+CALL_LIMIT = CONNECT + 2 * COMMAND + 30
 RECOVERY_LIMIT = 30
+PATIENT = {"redis_command_timeout": 10_000}
+"""For servers that answer, however busy the machine is."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ async def opened(server: RedisServer, **settings: Any) -> AsyncIterator[Cache]:
         "redis_connect_timeout": round(CONNECT * 1000),
         "redis_command_timeout": round(COMMAND * 1000),
     }
-    async with Cache(Settings(**limits, **settings).redis, server.url) as cache:
+    async with Cache(Settings(**limits | settings).redis, server.url) as cache:
         yield cache
 
 
@@ -131,8 +133,12 @@ async def test_it_is_survived(server: RedisServer, name: str) -> None:
         async with asyncio.timeout(RECOVERY_LIMIT):
             while await other.get_or_load("changed", always("new"), 600) != "new":
                 await asyncio.sleep(0.05)
-        await cache.set("key", 2, 60)
-        assert await other.get("key") == 2
+        async with asyncio.timeout(RECOVERY_LIMIT):
+            while True:
+                with suppress(CacheError):
+                    await cache.set("key", 2, 60)
+                    assert await other.get("key") == 2
+                    break
 
 
 async def test_readers_without_pause_give_way_to_others(server: RedisServer) -> None:
@@ -151,7 +157,7 @@ async def test_readers_without_pause_give_way_to_others(server: RedisServer) -> 
 
 
 async def test_a_server_that_comes_back_empty_is_no_source_of_old_values(server: RedisServer) -> None:
-    async with opened(server) as cache:
+    async with opened(server, **PATIENT) as cache:
         await cache.set("key", "gone", 600)
         assert await cache.get("key") == "gone"
         await asyncio.to_thread(server.restart)
@@ -162,7 +168,7 @@ async def test_a_server_that_comes_back_empty_is_no_source_of_old_values(server:
 
 
 async def test_connections_that_the_server_kills(server: RedisServer) -> None:
-    async with opened(server) as cache:
+    async with opened(server, **PATIENT) as cache:
         for number in range(20):
             await cache.set(f"key-{number}", number, 60)
             await asyncio.to_thread(server.execute, "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
