@@ -77,3 +77,7 @@ async def test_cancelling_the_check_cancels_its_probes(data: DataLayer) -> None:
     with pytest.raises(asyncio.CancelledError):
         await check
     await cancelled.wait()
+    # The database's probe gives its connection back afterwards; it must not still do so when the event loop ends.
+    async with asyncio.timeout(30):
+        while data.database.pool_figures()["in_use"]:
+            await asyncio.sleep(0.005)
